@@ -1,0 +1,40 @@
+# Every target does its own set-up in .venv; the first one to run takes a few minutes (torch's CUDA build is large).
+PYTHON ?= python3
+VENV := .venv
+BIN := $(VENV)/bin
+STAMP := $(VENV)/.installed
+
+.PHONY: help setup demo test lint check-slow bench clean
+
+help:            ## Show this.
+	@grep -hE '^[a-z-]+: .*##|^[a-z-]+:  +##' $(MAKEFILE_LIST) | sed -E 's/:.*##/\t/' | expand -t 14
+
+setup: $(STAMP)  ## Install the package and its tools into .venv.
+
+$(STAMP): pyproject.toml
+	$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "hpo_ray needs Python 3.11 or newer: make PYTHON=python3.11 …")'
+	test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check --editable '.[dev]'
+	touch $@
+
+demo: $(STAMP)   ## Run the main job: 24 trials with ASHA on bundled handwritten digits.
+	$(BIN)/hpo-ray run experiment=digits
+	$(BIN)/python -c "import hpo_ray; print(hpo_ray.load_results('runs/*').tail())"
+
+test: $(STAMP)   ## Lint, type-check and test.
+	$(MAKE) --no-print-directory lint
+	$(BIN)/python -m pytest -m 'not slow'
+
+lint: $(STAMP)   ## Check style and types.
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy
+
+check-slow: $(STAMP)  ## The tests that take minutes.
+	$(BIN)/python -m pytest -m slow
+
+bench: $(STAMP)  ## Ratios against peers on the same work; tables in benchmarks/results/.
+	$(BIN)/python benchmarks/throughput.py
+
+clean:           ## Remove what the targets made.
+	rm -rf $(VENV) .pytest_cache .mypy_cache .ruff_cache .hypothesis build dist
