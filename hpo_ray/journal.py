@@ -1,0 +1,216 @@
+"""The run directory's event log: append-only, one JSON object a line, readable while the run lives and after it died.
+
+Knows no Ray, no pandas, and nothing of what the events mean; nothing in it is ever pickled.
+"""
+
+from __future__ import annotations
+
+import json
+import math
+import os
+import time
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from hpo_ray.errors import InvalidInput, Problem, RunFailed
+
+FILE_NAME = "events.jsonl"
+VERSION = 1
+# Each event is flushed at once, so that a killed driver loses nothing; the disk is made to write at most this often.
+SYNC_PERIOD_S = 0.5
+
+Event = dict[str, Any]
+
+_NON_FINITE = {"NaN": math.nan, "Infinity": math.inf, "-Infinity": -math.inf}
+_KNOWN = frozenset(
+    [
+        "run_started",
+        "trial_suggested",
+        "trial_started",
+        "trial_reported",
+        "rung_decided",
+        "trial_checkpointed",
+        "trial_ended",
+        "run_ended",
+    ]
+)
+
+
+class Journal:
+    """The writing end of a run's log.
+
+    Use as a context manager; `listener` is called with every event after it was written.
+    """
+
+    def __init__(self, run_dir: Path, listener: Callable[[Event], None] | None = None) -> None:
+        """Open the log of `run_dir` (made if missing) to append to it; a torn last line is cut off first.
+
+        Raises:
+            RunFailed: The log cannot be opened.
+        """
+        self.path = run_dir / FILE_NAME
+        self._listener = listener
+        self._synced_at = time.monotonic()
+        try:
+            run_dir.mkdir(parents=True, exist_ok=True)
+            self._file = self.path.open("ab")
+            _cut_torn_tail(self.path)
+        except OSError as error:
+            raise RunFailed(f"the journal {self.path} cannot be written: {error.strerror}") from error
+
+    def append(self, event: str, **fields: object) -> Event:
+        """Write one event and pass it on.
+
+        Args:
+            event: One of the kinds in the contract, e.g. ``trial_reported``.
+            **fields: JSON-able values; NaN and infinities become strings, paths become text.
+
+        Returns:
+            The event as a reader will see it.
+
+        Raises:
+            RunFailed: The disk took no more (full, or gone).
+        """
+        record: Event = {"v": VERSION, "time": round(time.time(), 3), "event": event, **fields}
+        line = json.dumps(encode(record), allow_nan=False, separators=(",", ":"))
+        try:
+            self._file.write(line.encode() + b"\n")
+            self._file.flush()
+            if time.monotonic() - self._synced_at > SYNC_PERIOD_S:
+                self._sync()
+        except OSError as error:
+            raise RunFailed(f"the journal {self.path} cannot be written: {error.strerror}") from error
+        seen = _decode_event(json.loads(line))
+        if self._listener is not None:
+            self._listener(seen)
+        return seen
+
+    def close(self) -> None:
+        """Make the disk write what is left, and close the file. Never raises: what could be kept, was."""
+        try:
+            self._sync()
+        except (OSError, ValueError):
+            pass
+        finally:
+            self._file.close()
+
+    def _sync(self) -> None:
+        os.fsync(self._file.fileno())
+        self._synced_at = time.monotonic()
+
+    def __enter__(self) -> Journal:
+        return self
+
+    def __exit__(self, *exception: object) -> None:
+        self.close()
+
+
+@dataclass(frozen=True)
+class Log:
+    """What a reader found.
+
+    Attributes:
+        run_dir: The run's folder.
+        events: In order. Kinds from a newer version are left out.
+        damaged: How many lines could not be read; a killed driver leaves at most one, the last.
+    """
+
+    run_dir: Path
+    events: list[Event]
+    damaged: int = 0
+
+
+def read(run_dir: Path) -> Log:
+    """Read a run's events, whether it is live, finished or dead.
+
+    Raises:
+        InvalidInput: `run_dir` holds no journal, or one that may not be read.
+    """
+    path = run_dir / FILE_NAME
+    try:
+        data = path.read_bytes()
+    except (FileNotFoundError, NotADirectoryError):
+        message = f"'{run_dir}' is not a run: it has no {FILE_NAME}"
+        raise InvalidInput(Problem("run", message)) from None
+    except OSError as error:
+        raise InvalidInput(Problem("run", f"{path} cannot be read: {error.strerror}")) from None
+    events, damaged = [], 0
+    for line in data.split(b"\n"):
+        if not line.strip():
+            continue
+        event = _parse(line)
+        if event is None:
+            damaged += 1
+        elif event["event"] in _KNOWN:
+            events.append(_decode_event(event))
+    return Log(run_dir, events, damaged)
+
+
+def find_runs(pattern: str | os.PathLike[str]) -> list[Path]:
+    """The run directories that a path or glob names, in name order.
+
+    Raises:
+        InvalidInput: There are none.
+    """
+    path = Path(pattern)
+    if (path / FILE_NAME).is_file():
+        return [path]
+    found = sorted(folder for folder in _glob(str(pattern)) if (folder / FILE_NAME).is_file())
+    if not found:
+        raise InvalidInput(Problem("run", f"no run found at '{pattern}': expected folders that hold {FILE_NAME}"))
+    return found
+
+
+def encode(value: Any) -> Any:
+    """`value` as plain JSON data: non-finite floats as strings, tuples as lists, numpy and paths as plain values."""
+    if isinstance(value, bool) or value is None or isinstance(value, str):
+        return value
+    if isinstance(value, int):
+        return int(value)
+    if isinstance(value, float):
+        if math.isfinite(value):
+            return float(value)
+        return "NaN" if math.isnan(value) else "Infinity" if value > 0 else "-Infinity"
+    if isinstance(value, Mapping):
+        return {str(key): encode(item) for key, item in value.items()}
+    if isinstance(value, list | tuple):
+        return [encode(item) for item in value]
+    if hasattr(value, "item"):  # numpy scalar
+        return encode(value.item())
+    return str(value)
+
+
+def _decode_event(event: Event) -> Event:
+    """Strings back to NaN and infinities where an event holds measured numbers; a config's strings stay strings."""
+    for key in ("fidelity", "value", "cutoff"):
+        if isinstance(event.get(key), str):
+            event[key] = _NON_FINITE.get(event[key], event[key])
+    metrics = event.get("metrics")
+    if isinstance(metrics, dict):
+        event["metrics"] = {k: _NON_FINITE.get(v, v) if isinstance(v, str) else v for k, v in metrics.items()}
+    return event
+
+
+def _parse(line: bytes) -> Event | None:
+    try:
+        event = json.loads(line)
+    except (ValueError, RecursionError):
+        return None
+    return event if isinstance(event, dict) and isinstance(event.get("event"), str) else None
+
+
+def _cut_torn_tail(path: Path) -> None:
+    """Drop a last line that has no end: a later append would otherwise spoil a good event too."""
+    data = path.read_bytes()
+    whole = data.rfind(b"\n") + 1
+    if whole < len(data):
+        os.truncate(path, whole)
+
+
+def _glob(pattern: str) -> Iterator[Path]:
+    import glob
+
+    # Path.glob takes no absolute pattern.
+    return (Path(name) for name in glob.glob(pattern, recursive=True))  # noqa: PTH207
