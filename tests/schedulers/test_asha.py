@@ -1,0 +1,79 @@
+"""ASHA inside a plain `tune.Tuner` that knows nothing of hpo_ray."""
+
+from __future__ import annotations
+
+import math
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from hpo_ray.schedulers.asha import ASHAScheduler
+
+
+def objective(config: dict[str, Any]) -> None:
+    from ray import tune
+
+    for epoch in range(1, 10):
+        loss = math.nan if config["x"] == 3 and epoch == 2 else config["x"] / epoch
+        tune.report({"epoch": epoch, "loss": loss})
+
+
+@pytest.mark.usefixtures("ray_here")
+def test_plain_tune_trials_are_stopped_at_rungs(tmp_path: Path) -> None:
+    from ray import tune
+
+    decisions: list[Any] = []
+    scheduler = ASHAScheduler(max_t=9, fidelity="epoch", on_decision=lambda trial, decision: decisions.append(decision))
+    results = tune.Tuner(
+        tune.with_resources(objective, {"cpu": 1}),
+        param_space={"x": tune.grid_search([0, 1, 2, 3])},
+        tune_config=tune.TuneConfig(metric="loss", mode="min", scheduler=scheduler, max_concurrent_trials=1,
+                                    reuse_actors=True),
+        run_config=tune.RunConfig(storage_path=str(tmp_path), verbose=0),
+    ).fit()
+    reached = {result.config["x"]: result.metrics["epoch"] for result in results}
+    assert reached[0] == 9  # the best goes on to max_t
+    assert [reached[x] for x in (1, 2)] == [1, 1]
+    assert reached[3] == 1
+    assert [decision.rung for decision in decisions[:2]] == [1, 3]
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"max_t": 9, "reduction_factor": 1}, "`reduction_factor` is 1, but must be at least 2"),
+        ({"max_t": 9, "grace_period": 0}, "`grace_period` is 0, but must be at least 1"),
+        ({"max_t": 2, "grace_period": 3}, "`max_t` is 2, but must be at least 3"),
+    ],
+)
+def test_numbers_out_of_range_are_refused(options: dict[str, int], message: str) -> None:
+    with pytest.raises(ValueError, match=message):
+        ASHAScheduler(**options)
+
+
+class _Trial:
+    trial_id = "a"
+
+
+@pytest.mark.parametrize(
+    ("result", "verdict"),
+    [
+        ({"epoch": 1, "loss": 0.1}, "CONTINUE"),
+        ({"epoch": 1, "loss": math.nan}, "STOP"),
+        ({"epoch": 1, "loss": math.inf}, "STOP"),
+        ({"epoch": 9, "loss": 0.1}, "STOP"),
+    ],
+)
+def test_verdicts(result: dict[str, float], verdict: str) -> None:
+    scheduler = ASHAScheduler(max_t=9, fidelity="epoch", metric="loss", mode="min")
+    assert scheduler.on_trial_result(None, _Trial(), result) == verdict  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize("missing", ["epoch", "loss"])
+def test_a_report_without_metric_or_fidelity_is_an_error(missing: str) -> None:
+    scheduler = ASHAScheduler(max_t=9, fidelity="epoch", metric="loss", mode="min")
+    result = {"epoch": 1, "loss": 0.1}
+    del result[missing]
+    with pytest.raises(KeyError, match=f"no '{missing}'"):
+        scheduler.on_trial_result(None, _Trial(), result)  # type: ignore[arg-type]
