@@ -1,0 +1,199 @@
+"""The process that runs objectives, one trial after another: `python -m hpo_ray.trainables.worker FD`.
+
+It must not import Ray. It lives as long as its parent's end of the pipe, and gives itself up when a trial's
+memory does not come back, so that a leak in one trial never reaches another.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import gc
+import os
+import pickle
+import sys
+import threading
+import traceback
+from collections.abc import Callable
+from dataclasses import dataclass
+from multiprocessing.connection import Connection
+from pathlib import Path
+
+from hpo_ray.trainables.trial import Report, Trial, TrialSpec, TrialStopped
+
+Objective = Callable[[dict, Trial], None]
+
+
+@dataclass(frozen=True)
+class Setup:
+    """The first message to a worker: what to run, and how.
+
+    Attributes:
+        payload: The objective, pickled by value where it comes from a notebook or a file.
+        sys_path: Entries to put on the import path, the driver's.
+        cwd: The driver's working folder, so that relative paths in user code mean what they say.
+        max_growth_mb: How many MiB of memory trials may leave behind before the process is replaced.
+    """
+
+    payload: bytes
+    sys_path: tuple[str, ...]
+    cwd: str
+    max_growth_mb: int
+
+
+@dataclass(frozen=True)
+class Ended:
+    """The last message of a trial.
+
+    Attributes:
+        status: ``completed``, ``stopped``, ``failed`` or ``out_of_memory``.
+        reason: One line.
+        traceback: The objective's own frames; empty unless it raised.
+        replaced: Why the process gives itself up after this trial; empty if it stays.
+    """
+
+    status: str
+    reason: str = ""
+    traceback: str = ""
+    replaced: str = ""
+
+
+class Worker:
+    """Runs the trials it is sent until the pipe closes or its memory has grown too far."""
+
+    def __init__(self, connection: Connection) -> None:
+        self._connection = connection
+        self._setup: Setup = connection.recv()
+        for entry in reversed(self._setup.sys_path):
+            if entry not in sys.path:
+                sys.path.insert(0, entry)
+        with contextlib.suppress(OSError):
+            os.chdir(self._setup.cwd)
+        self._objective: Objective | None = None
+        self._first_mb: float | None = None
+
+    def serve(self) -> None:
+        """Run trials until told to end."""
+        while True:
+            try:
+                spec = self._connection.recv()
+            except EOFError:
+                return
+            ended = self._run(spec)
+            replaced = self._release()
+            self._connection.send(Ended(ended.status, ended.reason, ended.traceback, replaced))
+            if replaced:
+                return
+
+    def _run(self, spec: TrialSpec) -> Ended:
+        spec.dir.mkdir(parents=True, exist_ok=True)
+        with _output_to(spec.dir / "output.log"):
+            try:
+                if self._objective is None:
+                    self._objective = pickle.loads(self._setup.payload)
+                self._objective(spec.config, Trial(spec, self._send))
+            except TrialStopped:
+                return Ended("stopped")
+            except BaseException as error:
+                traceback.print_exc()
+                return _failure(error)
+        return Ended("completed")
+
+    def _send(self, report: Report) -> bool:
+        self._connection.send(report)
+        return bool(self._connection.recv())
+
+    def _release(self) -> str:
+        """Give memory back; say why this process is to be replaced, if it is.
+
+        Growth is counted from after the first trial: that one loads libraries and data which stay on purpose.
+        """
+        gc.collect()
+        _trim()
+        used = _resident_mb() + _gpu_mb()
+        if self._first_mb is None:
+            self._first_mb = used
+        grown = used - self._first_mb
+        limit = self._setup.max_growth_mb
+        return f"memory grew by {grown:.0f} MiB (limit {limit} MiB)" if grown > limit else ""
+
+
+def _failure(error: BaseException) -> Ended:
+    """A raised exception as the trial's end: the objective's own frames, and whether memory ran out."""
+    frames = traceback.TracebackException.from_exception(error)
+    own = [frame for frame in frames.stack if frame.filename != __file__]
+    frames.stack = traceback.StackSummary.from_list(own)
+    no_memory = isinstance(error, MemoryError) or type(error).__name__ == "OutOfMemoryError"
+    reason = f"{type(error).__name__}: {error}".strip().splitlines()[0][:300]
+    return Ended("out_of_memory" if no_memory else "failed", reason, "".join(frames.format()))
+
+
+@contextlib.contextmanager
+def _output_to(path: Path):  # type: ignore[no-untyped-def]
+    """Send everything that the trial prints, child processes and C code included, to its own file."""
+    sys.stdout.flush()
+    sys.stderr.flush()
+    kept = os.dup(1), os.dup(2)
+    with path.open("ab", buffering=0) as file:
+        os.dup2(file.fileno(), 1)
+        os.dup2(file.fileno(), 2)
+    try:
+        yield
+    finally:
+        with contextlib.suppress(Exception):
+            sys.stdout.flush()
+            sys.stderr.flush()
+        for number, original in zip((1, 2), kept, strict=True):
+            os.dup2(original, number)
+            os.close(original)
+
+
+def _resident_mb() -> float:
+    """Memory in use by this process in MiB, shared pages left out (a memory-mapped cache is not a leak)."""
+    try:
+        fields = Path("/proc/self/statm").read_text().split()
+        return (int(fields[1]) - int(fields[2])) * os.sysconf("SC_PAGE_SIZE") / 2**20
+    except OSError:  # not Linux
+        import resource
+
+        return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 2**20
+
+
+def _gpu_mb() -> float:
+    """GPU memory in MiB that this process still holds after giving back what it can; 0 without torch or a GPU."""
+    torch = sys.modules.get("torch")
+    if torch is None or not torch.cuda.is_initialized():
+        return 0.0
+    torch.cuda.empty_cache()
+    return float(torch.cuda.memory_reserved()) / 2**20
+
+
+def _trim() -> None:
+    """Ask glibc to return freed memory, which it keeps otherwise and which would read as growth."""
+    import ctypes
+
+    with contextlib.suppress(OSError, AttributeError):
+        ctypes.CDLL(None).malloc_trim(0)
+
+
+def _die_with(parent_fd: int) -> None:
+    """End this process when its parent does, however the parent ends: its end of the pipe then closes."""
+
+    def watch() -> None:
+        os.read(parent_fd, 1)
+        os._exit(1)
+
+    threading.Thread(target=watch, name="parent-watch", daemon=True).start()
+
+
+def main(arguments: list[str]) -> None:
+    """Entry point. Arguments: the file descriptor of the message pipe, and of the parent's life line."""
+    _die_with(int(arguments[1]))
+    with contextlib.suppress(EOFError, BrokenPipeError, ConnectionResetError):
+        Worker(Connection(int(arguments[0]))).serve()
+
+
+if __name__ == "__main__":
+    # The classes that messages are made of must be those of the importable module, not of __main__.
+    from hpo_ray.trainables import worker
+
+    worker.main(sys.argv[1:])
