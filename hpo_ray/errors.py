@@ -67,8 +67,15 @@ def nearest(given: object, choices: Iterable[str]) -> str:
         ``"did you mean 'adam'?"`` or ``"choose one of 'adam', 'sgd'"``.
     """
     names = sorted(set(choices))
-    close = difflib.get_close_matches(str(given), names, n=1, cutoff=0.6)
-    if close:
-        return f"did you mean '{close[0]}'?"
+    text = str(given)
+
+    def likeness(name: str) -> float:
+        """Where one begins with the other, mostly an ending was forgotten or added."""
+        begins = bool(text) and (name.startswith(text) or text.startswith(name))
+        return difflib.SequenceMatcher(None, text, name).ratio() + 0.05 * begins
+
+    best = max(names, key=likeness, default="")
+    if best and likeness(best) >= 0.6:
+        return f"did you mean '{best}'?"
     shown = ", ".join(f"'{name}'" for name in names[:12]) + (", …" if len(names) > 12 else "")
     return f"choose one of {shown}" if names else "no names are valid here"

@@ -11,7 +11,7 @@ from typing import Any
 from hpo_ray import journal
 from hpo_ray.journal import Event
 
-UNFINISHED = ("pending", "running")
+UNFINISHED = ("pending", "running", "interrupted")
 
 
 @dataclass
@@ -42,6 +42,7 @@ class TrialRecord:
     reports: list[ReportRow] = field(default_factory=list)
     checkpoints: dict[tuple[int, float], str] = field(default_factory=dict)
     rung: float | None = None
+    kept: bool = True
 
     @property
     def fidelity(self) -> float:
@@ -116,7 +117,8 @@ class History:
             self.ended = event
         elif kind == "rung_decided":
             self.rungs.setdefault(event["rung"], {})[event["trial_id"]] = event["kept"]
-            self._trial(event).rung = event["rung"]
+            trial = self._trial(event)
+            trial.rung, trial.kept = event["rung"], event["kept"]
         else:
             self._apply_to_trial(self._trial(event), event)
 
@@ -162,18 +164,21 @@ def load(run_dir: Path) -> History:
         InvalidInput: `run_dir` is not a run.
     """
     log = journal.read(run_dir)
-    history = fold(run_dir, log.events, log.damaged)
-    if history.ended is not None or not _alive(history.environment):
+    history = fold(run_dir.absolute(), log.events, log.damaged)
+    if history.ended is not None or not alive(history):
         for trial in history.trials.values():
             if trial.status in UNFINISHED:
                 trial.status = "interrupted"
     return history
 
 
-def _alive(environment: dict[str, Any]) -> bool:
-    """Whether the driver still runs, as far as this machine can tell; one on another host is taken to live."""
+def alive(run: History) -> bool:
+    """Whether a run's driver still runs, as far as this machine can tell; one on another host is taken to live."""
     import socket
 
+    environment = run.environment
+    if run.ended is not None:
+        return False
     if environment.get("host") != socket.gethostname():
         return True
     return process_start(environment.get("pid", -1)) == environment.get("process_start")

@@ -58,6 +58,7 @@ def _trials(runs: list[History]) -> pd.DataFrame:
     rows = [_trial_row(run, trial) for run in runs for trial in run.trials.values()]
     frame = pd.DataFrame(rows, columns=[*fixed, *keys, *metrics, *bests])
     frame["status"] = pd.Categorical(frame["status"], STATUSES)
+    frame = frame.astype({name: "float64" for name in (*metrics, *bests)})
     frame["started_at"] = pd.to_datetime(frame["started_at"].astype("float64"), unit="s", utc=True)
     return frame.astype({"attempt": "Int64", "fidelity": "float64", "duration_s": "float64"})
 
@@ -104,4 +105,5 @@ def _reports(runs: list[History]) -> pd.DataFrame:
         name for run in runs for trial in run.trials.values() for row in trial.reports for name in row.metrics
     )
     frame = pd.DataFrame(rows, columns=[*fixed, *(name for name in names if name not in fixed)])
-    return frame.astype({"attempt": "int64", "fidelity": "float64", "elapsed_s": "float64"})
+    numbers = {name: "float64" for name in ("fidelity", "elapsed_s", *names)}
+    return frame.astype({"attempt": "int64", **numbers})

@@ -6,8 +6,8 @@ from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from ray.tune.schedulers import TrialScheduler
-
+    from hpo_ray.schedulers.asha import ASHAScheduler
+    from hpo_ray.schedulers.none import NoScheduler
     from hpo_ray.schedulers.rungs import Decision
 
 # Options that each scheduler takes beside its name, with their defaults; None: must be given.
@@ -25,8 +25,9 @@ def make(
     mode: str,
     fidelity: str | None,
     on_decision: Callable[[str, Decision], None],
-) -> TrialScheduler:
-    """The Ray scheduler of that name.
+    identify: Callable[[str], str],
+) -> ASHAScheduler | NoScheduler:
+    """The scheduler of that name; `record` tells it of reports from before it existed.
 
     Args:
         name: A key of `SCHEDULERS`.
@@ -34,12 +35,14 @@ def make(
         metric: The reported key to compare.
         mode: ``"min"`` or ``"max"``.
         fidelity: The reported key that counts how far training got.
-        on_decision: Told Ray's trial id and each rung decision as it is made.
+        on_decision: Told the trial's id and each rung decision as it is made.
+        identify: From Ray's trial id to ours.
     """
-    from ray.tune.schedulers import FIFOScheduler
-
     from hpo_ray.schedulers.asha import ASHAScheduler
+    from hpo_ray.schedulers.none import NoScheduler
 
     if name == "asha":
-        return ASHAScheduler(fidelity=fidelity, metric=metric, mode=mode, on_decision=on_decision, **options)
-    return FIFOScheduler()
+        return ASHAScheduler(
+            fidelity=fidelity, metric=metric, mode=mode, on_decision=on_decision, identify=identify, **options
+        )
+    return NoScheduler()

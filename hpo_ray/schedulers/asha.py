@@ -32,6 +32,7 @@ class ASHAScheduler(FIFOScheduler):
         grace_period: int = 1,
         reduction_factor: int = 3,
         on_decision: Callable[[str, Decision], None] | None = None,
+        identify: Callable[[str], str] = str,
     ) -> None:
         """Make a scheduler.
 
@@ -42,7 +43,8 @@ class ASHAScheduler(FIFOScheduler):
             mode: ``"min"`` or ``"max"``; None: the Tuner's.
             grace_period: No trial is stopped before this fidelity; the first rung.
             reduction_factor: One in so many trials is kept at each rung.
-            on_decision: Told Ray's trial id and each decision.
+            on_decision: Told the trial's id and each decision.
+            identify: From Ray's trial id to the id that a trial keeps over restarts; default: Ray's own.
 
         Raises:
             ValueError: A number is out of range.
@@ -59,6 +61,7 @@ class ASHAScheduler(FIFOScheduler):
         self._max_t = max_t
         self._rungs = Rungs(grace_period=grace_period, max_t=max_t, reduction_factor=reduction_factor)
         self._on_decision = on_decision
+        self._identify = identify
 
     def set_search_properties(self, metric: str | None, mode: str | None, **spec: object) -> bool:
         """Take the Tuner's metric and mode, unless both sides name one (Ray's protocol)."""
@@ -77,13 +80,20 @@ class ASHAScheduler(FIFOScheduler):
             if key is None or key not in result:
                 raise KeyError(f"the report has no '{key}', which ASHA needs; it has {sorted(result)}")
         fidelity, value = float(result[str(self._fidelity)]), float(result[str(self._metric)])
+        trial_id = self._identify(trial.trial_id)
         if not math.isfinite(value):
             return str(TrialScheduler.STOP)
-        decision = self._rungs.decide(trial.trial_id, fidelity, -value if self._mode == "max" else value)
+        decision = self.record(trial_id, fidelity, value)
         if decision is not None and self._on_decision is not None:
-            self._on_decision(trial.trial_id, decision)
+            self._on_decision(trial_id, decision)
         stop = fidelity >= self._max_t or (decision is not None and not decision.kept)
         return str(TrialScheduler.STOP if stop else TrialScheduler.CONTINUE)
+
+    def record(self, trial_id: str, fidelity: float, value: float) -> Decision | None:
+        """Take a report in, without a verdict: for those that were made before this scheduler existed."""
+        if not math.isfinite(value):
+            return None
+        return self._rungs.decide(trial_id, fidelity, -value if self._mode == "max" else value)
 
     def choose_trial_to_run(self, tune_controller: TuneController) -> Trial | None:
         """None: Tune starts pending trials in order by itself, without a pass over all trials at every step."""

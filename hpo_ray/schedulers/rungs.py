@@ -20,12 +20,16 @@ class Decision:
         value: The loss recorded there (minimised).
         cutoff: The worst loss that is still kept among those recorded so far, this one included.
         kept: Whether the trial goes on.
+        rank: This loss's place among them, from 1; ties by arrival.
+        n: How many were recorded.
     """
 
     rung: float
     value: float
     cutoff: float
     kept: bool
+    rank: int
+    n: int
 
 
 def rung_levels(*, grace_period: int, max_t: int, reduction_factor: int) -> list[int]:
@@ -75,4 +79,4 @@ class Rungs:
         rank = bisect.bisect_right(losses, loss) + 1
         losses.insert(rank - 1, loss)
         allowed = max(1, math.floor(len(losses) / self._factor))
-        return Decision(self.levels[index], loss, losses[allowed - 1], rank <= allowed)
+        return Decision(self.levels[index], loss, losses[allowed - 1], rank <= allowed, rank, len(losses))

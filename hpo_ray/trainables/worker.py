@@ -7,6 +7,7 @@ memory does not come back, so that a leak in one trial never reaches another.
 from __future__ import annotations
 
 import contextlib
+import dataclasses
 import gc
 import os
 import pickle
@@ -18,6 +19,7 @@ from dataclasses import dataclass
 from multiprocessing.connection import Connection
 from pathlib import Path
 
+from hpo_ray.errors import InvalidInput
 from hpo_ray.trainables.trial import Report, Trial, TrialSpec, TrialStopped
 
 Objective = Callable[[dict, Trial], None]
@@ -49,12 +51,14 @@ class Ended:
         reason: One line.
         traceback: The objective's own frames; empty unless it raised.
         replaced: Why the process gives itself up after this trial; empty if it stays.
+        problems: Key and message of each mistake, where the objective found the experiment itself to be wrong.
     """
 
     status: str
     reason: str = ""
     traceback: str = ""
     replaced: str = ""
+    problems: tuple[tuple[str, str], ...] = ()
 
 
 class Worker:
@@ -80,7 +84,7 @@ class Worker:
                 return
             ended = self._run(spec)
             replaced = self._release()
-            self._connection.send(Ended(ended.status, ended.reason, ended.traceback, replaced))
+            self._connection.send(dataclasses.replace(ended, replaced=replaced))
             if replaced:
                 return
 
@@ -124,7 +128,13 @@ def _failure(error: BaseException) -> Ended:
     frames.stack = traceback.StackSummary.from_list(own)
     no_memory = isinstance(error, MemoryError) or type(error).__name__ == "OutOfMemoryError"
     reason = f"{type(error).__name__}: {error}".strip().splitlines()[0][:300]
-    return Ended("out_of_memory" if no_memory else "failed", reason, "".join(frames.format()))
+    problems = error.problems if isinstance(error, InvalidInput) else ()
+    return Ended(
+        "out_of_memory" if no_memory else "failed",
+        reason,
+        "".join(frames.format()),
+        problems=tuple((problem.key, problem.message) for problem in problems),
+    )
 
 
 @contextlib.contextmanager

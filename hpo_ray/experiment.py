@@ -1,0 +1,200 @@
+"""The resolved experiment: one frozen model, each field with its meaning, unit and default.
+
+Knows the search space and the names of searchers, schedulers and trainables; nothing of files, Hydra or Ray.
+"""
+
+from __future__ import annotations
+
+from typing import Annotated, Any, Literal
+
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field
+
+from hpo_ray.space import SearchSpace
+
+Fraction = Annotated[float, Field(gt=0, lt=1)]
+
+
+def _whole(value: object) -> object:
+    """pydantic would take 3.0 and True for 3; a count must be written as one."""
+    if isinstance(value, bool | float):
+        raise ValueError("expected a whole number")
+    return value
+
+
+Count = Annotated[int, BeforeValidator(_whole), Field(ge=1)]
+
+
+class Section(BaseModel):
+    """Frozen; an unknown key is a mistake; values are not converted behind the user's back."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid", strict=False, allow_inf_nan=False)
+
+
+class SearcherConfig(Section):
+    """Which searcher proposes configurations."""
+
+    name: str
+    """A key of `hpo_ray.searchers.SEARCHERS`."""
+
+
+class SchedulerConfig(Section):
+    """Which trials are stopped early. `none` takes no options."""
+
+    name: str
+    """A key of `hpo_ray.schedulers.SCHEDULERS`."""
+    max_t: Count | None = None
+    """No trial goes beyond this fidelity (epochs, mostly)."""
+    grace_period: Count | None = None
+    """No trial is stopped before this fidelity."""
+    reduction_factor: Annotated[int, BeforeValidator(_whole), Field(ge=2)] | None = None
+    """One trial in so many is kept at each rung."""
+
+
+class TrainableConfig(Section):
+    """What a trial runs."""
+
+    name: str
+    """A key of `hpo_ray.trainables.TRAINABLES`."""
+    target: str | None = None
+    """For `function`: the objective, as ``path.py:name`` or ``package.module:name``."""
+
+
+class DataConfig(Section):
+    """Images and how they are split. Every trial sees the same split."""
+
+    name: Literal["digits", "folder"] = "digits"
+    """`digits`: scikit-learn's bundled 8x8 images; `folder`: your own."""
+    root: str | None = None
+    """The image folder; None: the environment variable ``HPO_RAY_DATA``."""
+    valid_fraction: Fraction = 0.15
+    """Share of all images that configurations are compared on."""
+    test_fraction: Fraction = 0.2
+    """Share of all images kept for the winner alone."""
+    split_seed: Annotated[int, BeforeValidator(_whole), Field(ge=0)] = 0
+    """Which images go where; not the run's seed, so that runs stay comparable."""
+    image_size: Count | None = None
+    """Pixels a side; None: 8 for digits, 160 for a folder."""
+    max_corrupt_fraction: Annotated[float, Field(ge=0, lt=1)] = 0.01
+    """Unreadable images are left out up to this share; more is an error."""
+    workers: Annotated[int, BeforeValidator(_whole), Field(ge=0)] = 0
+    """Processes that decode images, beside the trial's own."""
+
+
+class ModelConfig(Section):
+    """The network."""
+
+    arch: str = "cnn"
+    """`softmax`, `mlp`, `cnn`, or any torchvision classification architecture by name."""
+    weights: str | None = None
+    """None: from scratch; a path to a state dict; or `default`: torchvision's own (downloads)."""
+    units: Count = 128
+    """Units of each hidden layer (`mlp`, `cnn`)."""
+    layers: Count = 1
+    """Hidden layers (`mlp`)."""
+    activation: Literal["relu", "tanh", "sigmoid", "gelu"] = "relu"
+    """Between the layers (`mlp`, `cnn`)."""
+    dropout: Annotated[float, Field(ge=0, lt=1)] = 0.0
+    """Share of units dropped before the last layer."""
+
+
+class TrainingConfig(Section):
+    """How the network is trained."""
+
+    lr: Annotated[float, Field(gt=0)] = 0.01
+    """Learning rate."""
+    batch_size: Count = 64
+    """Images a step."""
+    epochs: Count | None = None
+    """Passes over the training images; None: the scheduler's `max_t`, or 20 without one."""
+    optimizer: Literal["sgd", "adam", "adamw", "rmsprop"] = "adam"
+    """torch's own."""
+    momentum: Annotated[float, Field(ge=0, lt=1)] = 0.9
+    """For `sgd` and `rmsprop`."""
+    weight_decay: Annotated[float, Field(ge=0)] = 0.0
+    """As each optimizer defines it."""
+
+
+class ResourcesConfig(Section):
+    """What each trial may use."""
+
+    cpus_per_trial: Annotated[float, Field(gt=0)] = 1
+    """Processors; also the number of torch threads, rounded down, at least 1."""
+    gpus_per_trial: Annotated[float, Field(ge=0)] = 0
+    """GPUs; a fraction shares one."""
+    max_growth_mb: Count = 512
+    """MiB that trials may leave behind in a worker process before it is replaced."""
+
+
+class RayConfig(Section):
+    """Where Ray is."""
+
+    address: str | None = None
+    """None: started on this machine for this run; `auto` or `host:port`: an existing cluster."""
+
+
+SECTIONS: dict[str, type[Section]] = {
+    "trainable": TrainableConfig,
+    "data": DataConfig,
+    "model": ModelConfig,
+    "training": TrainingConfig,
+}
+
+
+class Experiment(Section):
+    """Everything a run is made of, resolved and checked."""
+
+    name: Annotated[str, Field(pattern=r"^[A-Za-z0-9][\w.-]*$", max_length=60)]
+    """The run directory's first part."""
+    trials: Count | None = 24
+    """How many configurations; None: as many as a grid has."""
+    slots: Count | Literal["auto"] = "auto"
+    """How many trials at a time; `auto`: as many as the machine's processors and GPUs allow."""
+    seed: Annotated[int, BeforeValidator(_whole), Field(ge=0)] = 0
+    """All randomness comes from it."""
+    metric: Annotated[str, Field(min_length=1)]
+    """The reported key to optimise."""
+    mode: Literal["min", "max"]
+    """Which way is better."""
+    fidelity: str | None = None
+    """The reported key that says how far training got; None: reports are counted."""
+    space: dict[str, Any]
+    """Search space: name -> domain, in its text form."""
+    searcher: SearcherConfig
+    scheduler: SchedulerConfig
+    trainable: TrainableConfig
+    data: DataConfig | None = None
+    model: ModelConfig | None = None
+    training: TrainingConfig | None = None
+    resources: ResourcesConfig = ResourcesConfig()
+    ray: RayConfig = RayConfig()
+
+    def search_space(self) -> SearchSpace:
+        """The space as an object."""
+        return SearchSpace.parse(self.space)
+
+    def trial_config(self, sampled: dict[str, Any]) -> dict[str, Any]:
+        """What the objective receives for one sampled configuration.
+
+        The user's own function receives the sampled values as they are. A built-in trainable receives its sections,
+        nested, each sampled value in its place.
+        """
+        if self.trainable.name == "function":
+            return dict(sampled)
+        config = {name: getattr(self, name).model_dump() for name in SECTIONS if getattr(self, name) is not None}
+        for key, value in sampled.items():
+            section, field = locate(key)[0]
+            config[section][field] = value
+        return config
+
+
+def locate(key: str) -> list[tuple[str, str]]:
+    """Where a key of the space belongs: each (section, field) that a dotted path or a short name can mean."""
+    section, dot, field = key.partition(".")
+    if dot:
+        return [(section, field)] if field in getattr(SECTIONS.get(section), "model_fields", {}) else []
+    return [(name, key) for name, model in SECTIONS.items() if key in model.model_fields]
+
+
+def short_name(section: str, field: str) -> str:
+    """A field's shortest unambiguous name: ``lr`` for ``training.lr``."""
+    return field if len(locate(field)) == 1 else f"{section}.{field}"

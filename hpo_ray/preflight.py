@@ -1,0 +1,362 @@
+"""From a composed document to a checked `Experiment`: every mistake at once, with its key, before Ray starts.
+
+Knows the registries of searchers, schedulers and trainables; starts nothing and imports no torch for what it ships.
+"""
+
+from __future__ import annotations
+
+import importlib
+import os
+import socket
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Annotated, Any, get_args
+
+from pydantic import BaseModel, TypeAdapter, ValidationError
+
+from hpo_ray.config import Document
+from hpo_ray.domains import Levelled, Numeric, thaw
+from hpo_ray.environment import local_cpus, local_gpus
+from hpo_ray.errors import InvalidInput, Problem, nearest
+from hpo_ray.experiment import SECTIONS, Experiment, locate, short_name
+from hpo_ray.schedulers import SCHEDULERS
+from hpo_ray.searchers import SEARCHERS
+from hpo_ray.space import SearchSpace
+from hpo_ray.trainables import TRAINABLES
+
+# Keys of Ray's own results: a metric of that name would be read as something else.
+RESERVED = frozenset({"done", "report", "ended", "config", "trial_id", "training_iteration"})
+DEFAULT_EPOCHS = 20
+
+
+def check(document: Document, *, has_objective: bool = False) -> Experiment:
+    """The experiment that a document describes.
+
+    Args:
+        document: As `config.load` composed it.
+        has_objective: The objective is given as a function, so that ``trainable.target`` needn't name one.
+
+    Raises:
+        InvalidInput: With every mistake: unknown keys and names, wrong types, a bad space, things that don't fit
+            each other or this machine, unreadable data.
+    """
+    data = {key: dict(value) if isinstance(value, Mapping) else value for key, value in document.data.items()}
+    problems = list(document.problems)
+    _fill_sections(data, problems)
+    space = _check_space(data, problems)
+    _fill_defaults(data, space)
+    _resolve_paths(data)
+    experiment = _build(data, problems)
+    for part in (_check_names, _check_scheduler, _check_metric, _check_fractions):
+        part(data, problems)
+    if experiment is not None:
+        _check_grid(experiment, space, problems)
+        _check_machine(experiment, problems)
+        if not problems:
+            _check_trainable(experiment, space, has_objective, problems)
+    if problems:
+        raise InvalidInput(*_worded(problems, document))
+    assert experiment is not None  # otherwise there were problems
+    return experiment
+
+
+def _fill_sections(data: dict[str, Any], problems: list[Problem]) -> None:
+    """Give the trainable the sections it reads; say where one was given that it doesn't."""
+    trainable = _get(data, "trainable", "name")
+    declared = TRAINABLES.get(trainable) if isinstance(trainable, str) else None
+    if declared is None:
+        return
+    for name in ("data", "model", "training"):
+        given = data.get(name) or {}
+        if not isinstance(given, dict):
+            continue  # the model says so
+        if name in declared.sections:
+            data[name] = given
+        elif given:
+            problems.append(Problem(name, f"the trainable '{trainable}' has no `{name}`: remove it"))
+        else:
+            data[name] = None
+
+
+def _check_space(data: dict[str, Any], problems: list[Problem]) -> SearchSpace | None:
+    """Parse the space, its keys brought to their shortest names; None where it has mistakes."""
+    given = data.get("space")
+    if not isinstance(given, Mapping) or not given:
+        message = f"{given!r:.60} holds no parameter: expected at least one, e.g. space.lr='loguniform(1e-4, 1e-1)'"
+        problems.append(Problem("space", message))
+        data["space"] = {}
+        return None
+    before = len(problems)
+    free = _get(data, "trainable", "name") == "function"
+    named = given if free else _with_short_names(given, problems)
+    try:
+        space = SearchSpace.parse(named)
+    except InvalidInput as error:
+        problems.extend(error.problems)
+        data["space"] = {}
+        return None
+    if not free:
+        _check_types(space, problems)
+    data["space"] = space.text()
+    return space if len(problems) == before else None
+
+
+def _with_short_names(given: Mapping[str, Any], problems: list[Problem]) -> dict[str, Any]:
+    """The same space with each key as short as it can be; unknown and ambiguous keys are problems."""
+    named: dict[str, Any] = {}
+    valid = [short_name(section, field) for section, model in SECTIONS.items() for field in model.model_fields]
+    for key, value in given.items():
+        places = locate(str(key))
+        if len(places) == 1:
+            short = short_name(*places[0])
+            if short in named:
+                problems.append(Problem(f"space.{key}", f"'{short}' is in the space already"))
+            named[short] = value
+        elif places:
+            options = ", ".join(f"{section}.{field}" for section, field in places)
+            problems.append(Problem(f"space.{key}", f"'{key}' is ambiguous: write one of {options}"))
+        else:
+            problems.append(Problem(f"space.{key}", f"no such parameter; {nearest(key, valid)}"))
+            named[str(key)] = value  # its domain is checked all the same
+    return named
+
+
+def _check_types(space: SearchSpace, problems: list[Problem]) -> None:
+    """See that each parameter's values are ones that its field takes."""
+    for name, values in _sampled_values(space).items():
+        places = locate(name)
+        if len(places) != 1:
+            continue
+        section, field = places[0]
+        info = SECTIONS[section].model_fields[field]
+        wanted = Annotated[(info.annotation, *info.metadata)] if info.metadata else info.annotation
+        adapter = TypeAdapter[Any](wanted)  # type: ignore[arg-type]  # built at run time
+        for value in values:
+            try:
+                adapter.validate_python(value)
+            except ValidationError as error:
+                message = f"{value!r} is no value for {section}.{field}: {_expectation(error.errors()[0])}"
+                problems.append(Problem(f"space.{name}", message))
+                break
+
+
+def _sampled_values(space: SearchSpace) -> dict[str, list[Any]]:
+    """For each parameter the values that show its type and reach: its bounds, or its levels."""
+    values: dict[str, list[Any]] = {name: [value] for name, value in space.constants.items()}
+    for name, domain in space.domains.items():
+        if isinstance(domain, Numeric):
+            values[name] = [domain.from_unit(0.0), domain.from_unit(1.0)]
+        elif isinstance(domain, Levelled):
+            values[name] = [thaw(level) for level in domain.values]
+    return values
+
+
+def _fill_defaults(data: dict[str, Any], space: SearchSpace | None) -> None:
+    """What follows from other values: the scheduler's options, and how long a trial trains."""
+    scheduler = data.get("scheduler")
+    if isinstance(scheduler, dict) and isinstance(scheduler.get("name"), str):
+        for option, default in SCHEDULERS.get(scheduler["name"], {}).items():
+            if scheduler.get(option) is None and default is not None:
+                scheduler[option] = default
+    training = data.get("training")
+    if isinstance(training, dict) and training.get("epochs") is None:
+        max_t = _get(data, "scheduler", "max_t")
+        training["epochs"] = max_t if type(max_t) is int and max_t > 0 else DEFAULT_EPOCHS
+
+
+def _resolve_paths(data: dict[str, Any]) -> None:
+    """Files as absolute paths: trials run in other folders, perhaps on other machines without these variables."""
+    section, model = data.get("data"), data.get("model")
+    if isinstance(section, dict) and section.get("name") == "folder":
+        root = section.get("root") or os.environ.get("HPO_RAY_DATA")
+        section["root"] = _absolute(root) if isinstance(root, str) else root
+    weights = model.get("weights") if isinstance(model, dict) else None
+    if isinstance(model, dict) and isinstance(weights, str) and weights != "default":
+        model["weights"] = _absolute(weights)
+
+
+def _absolute(path: str) -> str:
+    return str(Path(path).expanduser().absolute())
+
+
+def _build(data: dict[str, Any], problems: list[Problem]) -> Experiment | None:
+    try:
+        return Experiment.model_validate(data)
+    except ValidationError as error:
+        for details in error.errors():
+            key = ".".join(str(part) for part in details["loc"] if not str(part).startswith(("function-", "literal[")))
+            for kind in (".constrained-int", ".int"):
+                key = key.removesuffix(kind)
+            if not any(problem.key == key for problem in problems):
+                problems.append(Problem(key, _message(details)))
+        return None
+
+
+def _check_names(data: dict[str, Any], problems: list[Problem]) -> None:
+    for section, names in (("searcher", SEARCHERS), ("scheduler", SCHEDULERS), ("trainable", TRAINABLES)):
+        name = _get(data, section, "name")
+        if isinstance(name, str) and name not in names:
+            problems.append(Problem(f"{section}.name", f"there is no '{name}'; {nearest(name, names)}"))
+
+
+def _check_scheduler(data: dict[str, Any], problems: list[Problem]) -> None:
+    """Options that the scheduler takes and needs; rungs that can be reached."""
+    name = _get(data, "scheduler", "name")
+    options = SCHEDULERS.get(name) if isinstance(name, str) else None
+    if options is None:
+        return
+    given = {key: value for key, value in data["scheduler"].items() if key != "name" and value is not None}
+    for key in given:
+        if key not in options and any(key in other for other in SCHEDULERS.values()):
+            problems.append(Problem(f"scheduler.{key}", f"the scheduler '{name}' takes no {key}: remove it"))
+    for key, default in options.items():
+        if default is None and key not in given:
+            problems.append(Problem(f"scheduler.{key}", f"the scheduler '{name}' needs it"))
+    if name != "none" and not data.get("fidelity"):
+        message = f"the scheduler '{name}' needs the reported key that says how far training got, e.g. fidelity=epoch"
+        problems.append(Problem("fidelity", message))
+    grace, max_t, epochs = given.get("grace_period"), given.get("max_t"), _get(data, "training", "epochs")
+    if isinstance(grace, int) and isinstance(max_t, int) and grace > max_t:
+        problems.append(Problem("scheduler.grace_period", f"{grace} is above scheduler.max_t={max_t}"))
+    if isinstance(epochs, int) and isinstance(max_t, int) and epochs < max_t:
+        message = f"{epochs} is below scheduler.max_t={max_t}, which no trial would reach: make them equal"
+        problems.append(Problem("training.epochs", message))
+
+
+def _check_metric(data: dict[str, Any], problems: list[Problem]) -> None:
+    """The metric and the fidelity are keys that the trainable declares."""
+    trainable = _get(data, "trainable", "name")
+    declared = TRAINABLES[trainable].metrics if isinstance(trainable, str) and trainable in TRAINABLES else None
+    for key in ("metric", "fidelity"):
+        name = data.get(key)
+        if not isinstance(name, str) or not name:
+            continue
+        if name in RESERVED:
+            problems.append(Problem(key, f"'{name}' is a name of Ray's own: choose another"))
+        elif declared is not None and name not in declared:
+            problems.append(Problem(key, f"'{trainable}' does not report '{name}'; {nearest(name, declared)}"))
+
+
+def _check_fractions(data: dict[str, Any], problems: list[Problem]) -> None:
+    section = data.get("data")
+    if isinstance(section, dict):
+        valid, test = (section.get(f"{part}_fraction") for part in ("valid", "test"))
+        if isinstance(valid, float) and isinstance(test, float) and 0 < valid < 1 and 0 < test < 1 <= valid + test:
+            message = f"{valid:g} and data.test_fraction={test:g} leave nothing to train on: together expected below 1"
+            problems.append(Problem("data.valid_fraction", message))
+
+
+def _check_grid(experiment: Experiment, space: SearchSpace | None, problems: list[Problem]) -> None:
+    if space is not None and experiment.searcher.name == "grid":
+        try:
+            next(iter(space.grid()), None)
+        except InvalidInput as error:
+            problems.extend(error.problems)
+    elif experiment.trials is None:
+        problems.append(Problem("trials", "null means a whole grid, which only searcher=grid has: give a number"))
+
+
+def _check_machine(experiment: Experiment, problems: list[Problem]) -> None:
+    """On this machine a trial must fit, and all slots together; a cluster's size is Ray's to know."""
+    if experiment.ray.address is not None:
+        _check_address(experiment.ray.address, problems)
+        return
+    slots = 1 if experiment.slots == "auto" else experiment.slots
+    for resource, have in (("cpus", local_cpus()), ("gpus", local_gpus())):
+        key = f"resources.{resource}_per_trial"
+        each = getattr(experiment.resources, f"{resource}_per_trial")
+        unit = resource[:-1].upper()
+        if each > have:
+            problems.append(Problem(key, f"{each:g} is more than this machine has: {have} {unit}s"))
+        elif slots * each > have:
+            message = f"{slots} slots of {each:g} {unit}s are more than this machine has: {have}"
+            problems.append(Problem("slots", f"{message}; at most {int(have // each)}, or a smaller {key}"))
+
+
+def _check_address(address: str, problems: list[Problem]) -> None:
+    """Something listens there: Ray itself would try for minutes."""
+    if address == "auto":
+        return
+    host, colon, port = address.removeprefix("ray://").rpartition(":")
+    if not colon or not port.isdigit() or "://" in address:
+        problems.append(Problem("ray.address", f"'{address}': expected auto or host:port, e.g. 10.0.0.1:6379"))
+        return
+    try:
+        socket.create_connection((host, int(port)), timeout=5).close()
+    except OSError as error:
+        message = f"nothing answers at '{address}' ({error.strerror or error}): is the cluster's head running there?"
+        problems.append(Problem("ray.address", message))
+
+
+def _check_trainable(
+    experiment: Experiment, space: SearchSpace | None, has_objective: bool, problems: list[Problem]
+) -> None:
+    """The objective exists; its data can be read and its model be built."""
+    target = experiment.trainable.target
+    if experiment.trainable.name == "function":
+        if not has_objective:
+            if target in (None, "???"):
+                problems.append(Problem("trainable.target", "give your objective, e.g. trainable.target=my.py:train"))
+                return
+            from hpo_ray.trainables.function import load_target
+
+            try:
+                load_target(str(target))
+            except InvalidInput as error:
+                problems.extend(error.problems)
+        return
+    if target is not None:
+        problems.append(Problem("trainable.target", f"only for trainable=function, not '{experiment.trainable.name}'"))
+    module = importlib.import_module(TRAINABLES[experiment.trainable.name].module)
+    data, model = (getattr(experiment, name).model_dump() for name in ("data", "model"))
+    archs = _sampled_values(space).get("arch", [model["arch"]]) if space is not None else [model["arch"]]
+    found = (problem for arch in archs for problem in module.check(data, {**model, "arch": arch}))
+    problems.extend(dict.fromkeys(found))
+
+
+def _worded(problems: list[Problem], document: Document) -> list[Problem]:
+    """Problems with their sources, each once; where a choice is wrong, only what the user said beside it.
+
+    A wrong choice leaves a default in its place, whose consequences are no mistakes of the user's.
+    """
+    located = list(dict.fromkeys(problem.at(document.source(problem.key)) for problem in problems))
+    wrong_choice = {problem.key for problem in document.problems} & set(document.choices)
+    if wrong_choice:
+        located = [p for p in located if p in document.problems or p.source == "command line"]
+    return located
+
+
+def _message(details: Any) -> str:
+    """A pydantic error in our words: the value given, what was expected, the nearest valid choice."""
+    if details["type"] == "extra_forbidden":
+        return f"unknown key; {nearest(details['loc'][-1], _valid_keys(details['loc'][:-1]))}"
+    if details["type"] == "missing":
+        return "is required"
+    return f"{details['input']!r:.80}: {_expectation(details)}"
+
+
+def _expectation(details: Any) -> str:
+    if details["type"] == "literal_error":
+        choices = [text.strip().strip("'") for text in details["ctx"]["expected"].replace(" or ", ",").split(",")]
+        return nearest(details["input"], choices)
+    kind = details["type"].partition("_")[0]
+    if details["type"] in ("int_parsing", "int_type", "int_from_float", "float_parsing", "float_type"):
+        return "expected a whole number" if kind == "int" else "expected a number"
+    text = str(details["msg"]).removeprefix("Value error, ").removeprefix("Input should be ")
+    return text if text.startswith("expected") else f"expected {text[0].lower()}{text[1:]}"
+
+
+def _valid_keys(location: tuple[Any, ...]) -> list[str]:
+    model: type[BaseModel] = Experiment
+    for part in location:
+        annotation = model.model_fields[str(part)].annotation
+        candidates = [annotation, *get_args(annotation)]
+        model = next(c for c in candidates if isinstance(c, type) and issubclass(c, BaseModel))
+    return list(model.model_fields)
+
+
+def _get(data: Mapping[str, Any], *path: str) -> Any:
+    node: Any = data
+    for part in path:
+        node = node.get(part) if isinstance(node, Mapping) else None
+    return node

@@ -1,0 +1,211 @@
+"""What all our searchers share: Ray's Searcher protocol on one side, `_propose` and `_tell` on the other.
+
+A searcher's state is a function of its seed and of the calls made to it, in order; `save` keeps those calls, not a
+pickle. Suggestion k draws only from ``numpy.random.default_rng([seed, k])``.
+"""
+
+from __future__ import annotations
+
+import abc
+import json
+import math
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from ray.tune.search import Searcher
+
+from hpo_ray.space import SearchSpace
+
+Config = dict[str, Any]
+
+
+class SpaceSearcher(Searcher, abc.ABC):
+    """A searcher over a `SearchSpace`; usable as ``search_alg`` of any ``tune.Tuner``.
+
+    Subclasses say how to propose a configuration, and what to make of an observation.
+    """
+
+    _metric: str | None
+    _mode: str | None
+
+    def __init__(
+        self,
+        space: SearchSpace | Mapping[str, Any] | None = None,
+        *,
+        metric: str | None = None,
+        mode: str | None = None,
+        seed: int = 0,
+        points_to_evaluate: Sequence[Config] | None = None,
+    ) -> None:
+        """Make a searcher.
+
+        Args:
+            space: Where to search: ours, its text form, or Ray's domains; None: the Tuner's ``param_space``.
+            metric: The reported key to optimise; None: the Tuner's.
+            mode: ``"min"`` or ``"max"``; None: the Tuner's.
+            seed: All randomness comes from it.
+            points_to_evaluate: Configurations to suggest first, in order.
+
+        Raises:
+            InvalidInput: The space has mistakes, or a point lies outside it.
+        """
+        super().__init__(metric=metric, mode=mode)
+        self.seed = seed
+        self._points = list(points_to_evaluate or [])
+        self._calls: list[list[Any]] = []
+        self._configs: dict[str, Config] = {}
+        self._states: dict[str, dict[str, Any]] = {}
+        self._count = 0
+        self.space: SearchSpace | None = None
+        if space is not None:
+            self._set_space(space)
+
+    # Ray's protocol
+
+    def set_search_properties(
+        self, metric: str | None, mode: str | None, config: Mapping[str, Any], **spec: object
+    ) -> bool:
+        """Take what the Tuner knows; False where both sides name the same thing (Ray then refuses)."""
+        if config and self.space is not None:
+            return False
+        if config:
+            self._set_space(config)
+        self._metric = metric or self._metric
+        self._mode = mode or self._mode
+        return True
+
+    def suggest(self, trial_id: str) -> Config | None:
+        """The next configuration; `Searcher.FINISHED` when there is none left.
+
+        Raises:
+            ValueError: No space was given, here or as the Tuner's ``param_space``.
+        """
+        if self.space is None:
+            raise ValueError(f"{type(self).__name__} has no search space: pass space=…, or param_space=… to the Tuner")
+        k = self._count
+        rng = np.random.default_rng([self.seed, k])
+        config = self._points[k] if k < len(self._points) else self._propose(k, rng)
+        if config is None:
+            return str(self.FINISHED)  # type: ignore[return-value]  # Ray's own type says dict
+        self._count += 1
+        self._calls.append(["suggest", trial_id])
+        self._configs[trial_id] = config
+        self._tell(trial_id, config, None, None, "pending", None)
+        self._states[trial_id] = self._state()
+        return dict(config)
+
+    def on_trial_result(self, trial_id: str, result: dict[str, Any]) -> None:
+        """Ray reports progress: observed at Ray's ``training_iteration``."""
+        self._observe_result(trial_id, result, "running")
+
+    def on_trial_complete(self, trial_id: str, result: dict[str, Any] | None = None, error: bool = False) -> None:
+        """Ray reports an end. Ray cannot say whether a scheduler cut the trial short; `observe` can."""
+        self._observe_result(trial_id, result or {}, "failed" if error else "completed")
+
+    def add_evaluated_point(
+        self,
+        parameters: Config,
+        value: float,
+        error: bool = False,
+        pruned: bool = False,
+        intermediate_values: list[float] | None = None,
+    ) -> None:
+        """Tell of a configuration evaluated elsewhere, its value in the metric's own sense."""
+        status = "failed" if error else "stopped" if pruned else "completed"
+        fidelity = float(len(intermediate_values)) if intermediate_values else None
+        name = f"point-{len(self._calls)}"
+        self.observe(name, parameters, None if error else self._sign() * value, fidelity=fidelity, status=status)
+
+    def save(self, checkpoint_path: str) -> None:
+        """Write the calls so far as JSON."""
+        document = {"seed": self.seed, "points": self._points, "calls": self._calls}
+        Path(checkpoint_path).write_text(json.dumps(document))
+
+    def restore(self, checkpoint_path: str) -> None:
+        """Replay the calls that `save` wrote; the searcher must be fresh and over the same space."""
+        document = json.loads(Path(checkpoint_path).read_text())
+        self.seed, self._points = document["seed"], document["points"]
+        for name, *arguments in document["calls"]:
+            if name == "suggest":
+                self.suggest(*arguments)
+            else:
+                trial_id, config, loss, fidelity, status, se = arguments
+                value = float(loss) if loss is not None else None
+                self.observe(trial_id, config, value, fidelity=fidelity, status=status, se=se)
+
+    # The channel of truth
+
+    def observe(
+        self,
+        trial_id: str,
+        config: Config,
+        loss: float | None,
+        *,
+        fidelity: float | None,
+        status: str,
+        se: float | None = None,
+    ) -> None:
+        """Learn how a trial stands.
+
+        Args:
+            trial_id: Whose observation it is; its latest replaces earlier ones at the same fidelity.
+            config: Its configuration, as suggested.
+            loss: Minimised; None where nothing was measured.
+            fidelity: Where `loss` was measured; None: the trial has no fidelity.
+            status: ``running``, or how the trial ended: ``completed``, ``stopped``, ``failed``, ….
+            se: Standard error of `loss`, if known.
+        """
+        self._calls.append(["observe", trial_id, config, loss, fidelity, status, se])
+        usable = loss is not None and math.isfinite(loss)
+        self._tell(trial_id, config, loss if usable else None, fidelity, status, se)
+
+    def state_of(self, trial_id: str) -> dict[str, Any]:
+        """What the suggestion depended on beside the seed and the calls before it: small JSON for the journal."""
+        return self._states.get(trial_id, {})
+
+    # What a searcher is
+
+    @abc.abstractmethod
+    def _propose(self, k: int, rng: np.random.Generator) -> Config | None:
+        """Configuration number k, from `rng` alone and what was observed; None: there is no more."""
+
+    def _tell(
+        self,
+        trial_id: str,
+        config: Config,
+        loss: float | None,
+        fidelity: float | None,
+        status: str,
+        se: float | None,
+    ) -> None:
+        """Take an observation in; `loss` is finite or None. Searchers that do not learn leave this as it is."""
+
+    def _state(self) -> dict[str, Any]:
+        """Small JSON that explains the last proposal; most searchers need none."""
+        return {}
+
+    def _space_set(self) -> None:
+        """Called once the space is known."""
+
+    def _set_space(self, space: SearchSpace | Mapping[str, Any]) -> None:
+        if isinstance(space, SearchSpace):
+            self.space = space
+        else:
+            ours = all(isinstance(value, str) for value in space.values())
+            self.space = SearchSpace.parse(space) if ours else SearchSpace.from_ray(dict(space))
+        if self._points:
+            self.space.encode(self._points)
+        self._space_set()
+
+    def _sign(self) -> float:
+        return -1.0 if self._mode == "max" else 1.0
+
+    def _observe_result(self, trial_id: str, result: dict[str, Any], status: str) -> None:
+        config = self._configs.get(trial_id)
+        if config is None:
+            return
+        value = result.get(self._metric or "")
+        loss = None if value is None else self._sign() * float(value)
+        self.observe(trial_id, config, loss, fidelity=result.get("training_iteration"), status=status)

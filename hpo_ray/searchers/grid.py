@@ -1,0 +1,22 @@
+"""Grid search: every combination of the space's levels, once, in a fixed order."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+import numpy as np
+
+from hpo_ray.searchers.base import Config, SpaceSearcher
+
+
+class GridSearcher(SpaceSearcher):
+    """All combinations; the last parameter varies fastest. Continuous parameters need ``grid=n``."""
+
+    _grid: Iterator[Config]
+
+    def _space_set(self) -> None:
+        assert self.space is not None  # called when it is set
+        self._grid = self.space.grid()
+
+    def _propose(self, k: int, rng: np.random.Generator) -> Config | None:
+        return next(self._grid, None)

@@ -1,0 +1,126 @@
+"""The tree-structured Parzen estimator of the `hyperopt` library, over our search space.
+
+Source: Bergstra et al. 2011, "Algorithms for Hyper-Parameter Optimization", section 4.
+"""
+
+from __future__ import annotations
+
+import logging
+from typing import Any
+
+import hyperopt
+import numpy as np
+from hyperopt import hp
+
+from hpo_ray.domains import level_key, thaw
+from hpo_ray.searchers.base import Config, SpaceSearcher
+from hpo_ray.space import Dim, Domain, Numeric, SearchSpace
+
+# hyperopt's own default is 20, most of a small sweep.
+STARTUP_TRIALS = 10
+
+
+class HyperoptSearcher(SpaceSearcher):
+    """TPE. Numbers reach it in unit coordinates, so that log, normal and quantised scales are the space's business.
+
+    A trial counts with its last loss, whatever the fidelity; one that has none yet, or failed, counts as the worst.
+    """
+
+    def _space_set(self) -> None:
+        assert self.space is not None  # called when it is set
+        logging.getLogger("hyperopt").setLevel(logging.WARNING)
+        # Parameters that others depend on: hyperopt branches on an index, so they are told as one.
+        self._indexed = {dim.parent for dim in self.space.dims if dim.parent is not None}
+        self._domain = hyperopt.base.Domain(lambda _: None, _tree(self.space))
+        self._trials = hyperopt.Trials()
+        self._documents: dict[str, dict[str, Any]] = {}
+
+    def _propose(self, k: int, rng: np.random.Generator) -> Config | None:
+        assert self.space is not None  # `suggest` has checked it
+        if k < STARTUP_TRIALS:
+            return self.space.sample(rng)
+        [document] = hyperopt.tpe.suggest(
+            [k], self._domain, self._trials, int(rng.integers(2**31 - 1)), n_startup_jobs=0, verbose=False
+        )
+        vals = {name: values[0] for name, values in document["misc"]["vals"].items() if len(values)}
+        x = np.zeros((1, len(self.space.dims)))
+        for column, dim in enumerate(self.space.dims):
+            x[0, column] = self._to_column(dim.name, vals[dim.name]) if dim.name in vals else 0.0
+        [config] = self.space.decode(x)
+        return config
+
+    def _tell(
+        self, trial_id: str, config: Config, loss: float | None, fidelity: float | None, status: str, se: float | None
+    ) -> None:
+        if trial_id not in self._documents:
+            document = self._document(len(self._documents), config)
+            self._documents[trial_id] = document
+            self._trials.insert_trial_doc(document)
+            self._trials.refresh()
+        if loss is not None:
+            self._documents[trial_id]["result"] = {"status": hyperopt.STATUS_OK, "loss": loss}
+
+    def _document(self, tid: int, config: Config) -> dict[str, Any]:
+        """A configuration as hyperopt keeps it: each active label with its value."""
+        assert self.space is not None  # `suggest` has checked it
+        x, active = self.space.encode([config])
+        vals: dict[str, list[float]] = {}
+        for column, dim in enumerate(self.space.dims):
+            vals[dim.name] = [self._from_column(dim.name, x[0, column], config)] if active[0, column] else []
+        misc = {"tid": tid, "cmd": self._domain.cmd, "idxs": {n: [tid] * len(v) for n, v in vals.items()}, "vals": vals}
+        [document] = self._trials.new_trial_docs([tid], [None], [{"status": hyperopt.STATUS_NEW}], [misc])
+        document["state"] = hyperopt.JOB_STATE_DONE
+        return dict(document)
+
+    def _to_column(self, name: str, value: float) -> float:
+        """hyperopt's value of a label as the space's column: an index becomes the unit value of its level."""
+        assert self.space is not None
+        domain = self.space.domains[name]
+        if name in self._indexed and domain.kind != "choice":
+            return float(domain.to_unit(_levels(domain)[int(value)]))
+        return float(value)
+
+    def _from_column(self, name: str, value: float, config: Config) -> float:
+        assert self.space is not None
+        domain = self.space.domains[name]
+        if domain.kind == "choice":
+            return int(value)
+        if name in self._indexed:
+            keys = [level_key(level) for level in _levels(domain)]
+            return keys.index(level_key(config[name]))
+        return float(value)
+
+
+def _levels(domain: Domain) -> list[Any]:
+    if isinstance(domain, Numeric):
+        return [domain.level(index) for index in range(domain.levels or 0)]
+    return [thaw(level) for level in domain.values]
+
+
+def _tree(space: SearchSpace) -> dict[str, Any]:
+    """The space as hyperopt nests it: a parent is a choice among branches, one a level, that hold its children.
+
+    A child of several levels is one node that stands in several branches: hyperopt takes two for two parameters.
+    """
+    children: dict[str | None, list[Dim]] = {}
+    for dim in space.dims:
+        children.setdefault(dim.parent, []).append(dim)
+    nodes: dict[str, Any] = {}
+
+    def node(name: str) -> Any:
+        if name not in nodes:
+            domain = space.domains[name]
+            if name in children:
+                branches = [branch(name, index, level) for index, level in enumerate(_levels(domain))]
+                nodes[name] = hp.choice(name, branches)
+            elif domain.kind == "choice":
+                nodes[name] = hp.randint(name, domain.levels)
+            else:
+                nodes[name] = hp.uniform(name, 0.0, 1.0)
+        return nodes[name]
+
+    def branch(parent: str, index: int, level: Any) -> dict[str, Any]:
+        active = [dim for dim in children[parent] if level_key(level) in set(map(level_key, dim.when))]
+        return {"level": index, **{dim.name: node(dim.name) for dim in active}}
+
+    return {dim.name: node(dim.name) for dim in children.get(None, [])}

@@ -1,0 +1,171 @@
+"""A Ray session for one run: started closed and quiet on this machine, or joined; and left without a trace.
+
+Knows Ray's environment variables and processes; nothing of trials or journals.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import logging
+import os
+import secrets
+import shutil
+import sys
+import tempfile
+from collections.abc import Iterator
+from pathlib import Path
+
+from hpo_ray.errors import InvalidInput, Problem, RunFailed
+
+# Tune writes its own loggers' files, its state and its tables by default. The journal replaces all of them.
+_TUNE_ENVIRONMENT = {
+    "TUNE_DISABLE_AUTO_CALLBACK_LOGGERS": "1",
+    "TUNE_DISABLE_STRICT_METRIC_CHECKING": "1",
+    "TUNE_DISABLE_SIGINT_HANDLER": "1",
+    "TUNE_GLOBAL_CHECKPOINT_S": "1000000",
+    "TUNE_PRINT_ALL_TRIAL_ERRORS": "0",
+    "TUNE_WARN_SLOW_EXPERIMENT_CHECKPOINT_SYNC_THRESHOLD_S": "1000000",
+    "TUNE_WARN_EXCESSIVE_EXPERIMENT_CHECKPOINT_SYNC_THRESHOLD_S": "0",
+    "RAY_CHDIR_TO_TRIAL_DIR": "0",
+    "RAY_AIR_NEW_OUTPUT": "0",
+    "RAY_USAGE_STATS_ENABLED": "0",
+}
+
+
+@contextlib.contextmanager
+def ray_session(*, address: str | None, cpus: int, gpus: int) -> Iterator[Path]:
+    """Hold a Ray session; yields a scratch folder that is deleted afterwards.
+
+    A session that this process already has is used as it is and left running.
+
+    Args:
+        address: None: start Ray here; ``auto`` or ``host:port``: join a cluster.
+        cpus: Processors to offer, when started here.
+        gpus: GPUs to offer, when started here.
+
+    Raises:
+        InvalidInput: The cluster cannot be joined.
+        RunFailed: Ray does not start.
+    """
+    _sweep()
+    scratch = Path(tempfile.mkdtemp(prefix=f"hpo-{os.getpid()}-", dir=_tmp()))
+    scratch.chmod(0o700)
+    try:
+        with _environment(_TUNE_ENVIRONMENT), _quiet():
+            import ray
+
+            if ray.is_initialized():
+                yield scratch
+                return
+            with _authentication(scratch / "token" if address is None else None):
+                try:
+                    _start(scratch, address, cpus, gpus)
+                    yield scratch
+                finally:
+                    ray.shutdown()
+    finally:
+        _reread_authentication()
+        shutil.rmtree(scratch, ignore_errors=True)
+
+
+def _start(scratch: Path, address: str | None, cpus: int, gpus: int) -> None:
+    import ray
+
+    quiet = {"log_to_driver": False, "logging_level": logging.ERROR}
+    if address is not None:
+        try:
+            ray.init(address=address, **quiet)
+        except Exception as error:
+            message = (
+                f"no Ray cluster could be joined at '{address}' ({' '.join(str(error).split())[:200]}): start one "
+                f"with `ray start --head`, and give this machine its token (RAY_AUTH_TOKEN or ~/.ray/auth_token)"
+            )
+            raise InvalidInput(Problem("ray.address", message)) from None
+        return
+    try:
+        # Ray's sockets must have paths under 108 bytes: hence the short folder names.
+        ray.init(
+            address="local",
+            num_cpus=cpus,
+            num_gpus=gpus,
+            include_dashboard=False,
+            _temp_dir=str(scratch / "ray"),
+            **quiet,
+        )
+    except Exception as error:
+        raise RunFailed(f"Ray did not start on this machine: {error}") from error
+
+
+@contextlib.contextmanager
+def _authentication(token: Path | None) -> Iterator[None]:
+    """Token authentication on, explicitly: Ray's own default differs by how a cluster was started.
+
+    Args:
+        token: Where to keep a token for a Ray of our own, 0600 (Ray's own file is 0644 in 2.60, readable by
+            everyone); None: the cluster's token is the user's to provide.
+    """
+    values = {"RAY_AUTH_MODE": "token"}
+    if token is not None:
+        descriptor = os.open(token, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
+        with os.fdopen(descriptor, "w") as file:
+            file.write(secrets.token_hex(32))
+        values["RAY_AUTH_TOKEN_PATH"] = str(token)
+    with _environment(values, drop=("RAY_AUTH_TOKEN", "RAY_ADDRESS") if token is not None else ()):
+        _reread_authentication()
+        yield
+
+
+def _reread_authentication() -> None:
+    """Make an already imported Ray look at its authentication variables again: it caches mode and token."""
+    if "ray" not in sys.modules:
+        return
+    with contextlib.suppress(ImportError, AttributeError):
+        from ray import _raylet  # a compiled module: no checker can look into it
+
+        _raylet.Config.initialize("")  # type: ignore[attr-defined]
+        _raylet.AuthenticationTokenLoader.instance().reset_cache()  # type: ignore[attr-defined]
+
+
+def _tmp() -> str:
+    """The folder for temporary files, unless its path is too long to hold Ray's sockets."""
+    return tempfile.gettempdir() if len(tempfile.gettempdir()) < 40 else "/tmp"
+
+
+def _sweep() -> None:
+    """Delete the scratch folders of drivers that were killed before they could do so themselves."""
+    for folder in Path(_tmp()).glob("hpo-*-*"):
+        with contextlib.suppress(OSError, ValueError):
+            if folder.stat().st_uid == os.getuid():
+                try:
+                    os.kill(int(folder.name.split("-")[1]), 0)
+                except ProcessLookupError:
+                    shutil.rmtree(folder, ignore_errors=True)
+
+
+@contextlib.contextmanager
+def _environment(values: dict[str, str], drop: tuple[str, ...] = ()) -> Iterator[None]:
+    """Set environment variables, and put all back, Ray's own changes too: a notebook's process lives on."""
+    before = dict(os.environ)
+    os.environ.update(values)
+    for name in drop:
+        os.environ.pop(name, None)
+    try:
+        yield
+    finally:
+        for name in os.environ.keys() - before.keys():
+            del os.environ[name]
+        os.environ.update(before)
+
+
+@contextlib.contextmanager
+def _quiet() -> Iterator[None]:
+    """Ray's loggers at ERROR while the run lasts: what matters of theirs is in the journal."""
+    names = ("ray", "ray.tune", "ray.train", "ray.data")
+    levels = {name: logging.getLogger(name).level for name in names}
+    for name in names:
+        logging.getLogger(name).setLevel(logging.ERROR)
+    try:
+        yield
+    finally:
+        for name, level in levels.items():
+            logging.getLogger(name).setLevel(level)

@@ -1,0 +1,69 @@
+"""The answer of a run: the right winner, an honest interval, the counts."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from scipy.stats import binomtest
+
+from hpo_ray.history import fold
+from hpo_ray.results.summary import summarise, wilson
+
+
+def run_of(reports: dict[str, list[tuple[float, float]]], **ended: Any) -> Any:
+    """A history from trial id -> (fidelity, loss) pairs."""
+    events: list[dict[str, Any]] = [
+        {"event": "run_started", "time": 100.0, "experiment": {"metric": "loss", "mode": "min", "seed": 3}}
+    ]
+    for trial_id, rows in reports.items():
+        identity = {"trial_id": trial_id, "attempt": 0, "time": 101.0}
+        events.append({**identity, "event": "trial_suggested", "config": {"x": trial_id}, "config_id": trial_id})
+        events.append({**identity, "event": "trial_started"})
+        events += [
+            {**identity, "event": "trial_reported", "fidelity": fidelity, "elapsed_s": 1.0,
+             "metrics": {"loss": loss, "loss_se": 0.1}}
+            for fidelity, loss in rows
+        ]  # fmt: skip
+        events.append({**identity, "event": "trial_ended", "status": "completed", "reason": ""})
+    events.append({"event": "run_ended", "time": 160.5, "status": "completed", **ended})
+    return fold(Path("r"), events)
+
+
+@given(n=st.integers(1, 5000), share=st.floats(0, 1))
+def test_wilsons_interval_is_scipys(n: int, share: float) -> None:
+    errors = round(share * n)
+    expected = binomtest(errors, n).proportion_ci(0.95, "wilson")
+    assert wilson(errors, n) == pytest.approx((expected.low, expected.high), abs=1e-9)
+
+
+def test_among_equals_the_longest_trained_then_the_first_wins() -> None:
+    run = run_of({"0000": [(1, 0.5)], "0001": [(1, 0.9), (3, 0.5)], "0002": [(3, 0.5)], "0003": [(9, 0.7)]})
+    assert summarise(run)["best_trial"] == "0001"
+    assert summarise(run)["best_fidelity"] == 3
+
+
+def test_the_interval_is_the_tests_if_there_was_one_else_the_metrics_own() -> None:
+    rows = {"0000": [(1.0, 0.5)]}
+    tested = summarise(run_of(rows, test={"errors": 7, "n": 360}))
+    assert tested["test"] == {"errors": 7, "n": 360, "error": 7 / 360}
+    assert tested["interval"] == [*wilson(7, 360), 0.95]
+    plain = summarise(run_of(rows))
+    assert plain["test"] is None
+    assert plain["interval"] == pytest.approx([0.5 - 0.196, 0.5 + 0.196, 0.95], abs=1e-4)
+
+
+def test_counts_cost_and_time() -> None:
+    summary = summarise(run_of({"0000": [(1, 0.5), (2, 0.4)], "0001": [(1, 0.9)]}))
+    assert (summary["trials"], summary["completed"], summary["stopped"], summary["failed"]) == (2, 2, 0, 0)
+    assert summary["total_fidelity"] == 3
+    assert summary["wall_time_s"] == 60.5
+    assert summary["seed"] == 3
+
+
+def test_a_run_without_a_finite_value_has_no_best() -> None:
+    summary = summarise(run_of({"0000": [(1, float("nan"))], "0001": []}))
+    assert summary["best_trial"] is summary["best_value"] is summary["interval"] is None

@@ -1,0 +1,198 @@
+"""The command as a program: streams, exit codes, what is left behind."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import tempfile
+import time
+from pathlib import Path
+
+import pytest
+import yaml
+
+HPO_RAY = [sys.executable, "-m", "hpo_ray.cli"]
+MINE = ["experiment=function", "trainable.target=my.py:train", "space.x=uniform(0, 1)", "trials=4"]
+
+
+@pytest.fixture
+def folder(in_tmp: Path) -> Path:
+    (in_tmp / "my.py").write_text(
+        "import time\n"
+        "def train(config, trial):\n"
+        "    print('on stdout', flush=True)\n"
+        "    time.sleep(config.get('sleep', 0))\n"
+        "    trial.report(loss=config['x'])\n"
+    )
+    return in_tmp
+
+
+def call(*arguments: str) -> subprocess.CompletedProcess[str]:
+    return subprocess.run([*HPO_RAY, *arguments], capture_output=True, text=True, timeout=120)
+
+
+def ray_processes() -> set[str]:
+    found = set()
+    for entry in Path("/proc").iterdir():
+        if entry.name.isdigit():
+            try:
+                command = (entry / "cmdline").read_bytes().replace(b"\0", b" ").decode()
+            except OSError:
+                continue
+            if "raylet" in command or "gcs_server" in command or "hpo_ray.trainables.worker" in command:
+                found.add(entry.name)
+    return found
+
+
+def scratch_folders() -> set[str]:
+    return {path.name for path in Path(tempfile.gettempdir()).glob("hpo-*-*")}
+
+
+def test_json_is_the_only_thing_on_stdout_and_nothing_is_left_behind(folder: Path) -> None:
+    processes, folders = ray_processes(), scratch_folders()
+    home = Path.home() / ".ray" / "auth_token"
+    had_token = home.exists()
+    done = call("run", *MINE, "--json", "--out", "r")
+    assert done.returncode == 0, done.stderr
+    summary = json.loads(done.stdout)
+    contract = (
+        "run_dir metric mode best_trial best_config best_value interval trials completed stopped failed total_fidelity "
+        "wall_time_s seed"
+    )
+    assert set(contract.split()) <= summary.keys()
+    assert (summary["trials"], summary["completed"], summary["failed"]) == (4, 4, 0)
+    assert summary["best_config"].keys() == {"x"}
+    assert summary["best_value"] == pytest.approx(summary["best_config"]["x"])
+    assert done.stderr == ""
+    assert scratch_folders() <= folders
+    assert home.exists() == had_token  # Ray's own token file, readable by everyone, is not made
+    deadline = time.time() + 10
+    while ray_processes() - processes and time.time() < deadline:
+        time.sleep(0.2)
+    assert ray_processes() <= processes
+    assert "on stdout" in (folder / "r/trials/0000/attempt-0/output.log").read_text()
+    again = call("report", "r", "--json")
+    assert json.loads(again.stdout) == summary
+
+
+def test_without_a_terminal_lines_are_plain_and_the_answer_is_whole(folder: Path) -> None:
+    done = call("run", *MINE)
+    assert done.returncode == 0, done.stderr
+    assert "\x1b" not in done.stdout + done.stderr
+    assert done.stderr.startswith("run directory ")
+    run_dir = next((folder / "runs").iterdir())
+    assert run_dir.name.startswith("function-")
+    for line in (
+        "best        trial ",
+        "validation  loss ",
+        "trials      4: 4 completed, 0 stopped early, 0 failed",
+        f"report      hpo-ray report runs/{run_dir.name}",
+        f"load        hpo_ray.load_results('runs/{run_dir.name}')",
+    ):
+        assert line in done.stdout
+    assert "resume" not in done.stdout
+
+
+def test_quiet_leaves_the_answer_only(folder: Path) -> None:
+    done = call("run", *MINE, "--quiet")
+    assert done.returncode == 0
+    assert done.stderr == ""
+    assert done.stdout.startswith("best ")
+
+
+def test_an_interrupted_run_exits_130_and_can_be_resumed(folder: Path) -> None:
+    driver = subprocess.Popen(
+        [*HPO_RAY, "run", *MINE, "space.sleep=0.4", "trials=12", "--out", "r"], stderr=subprocess.PIPE, text=True
+    )
+    events = folder / "r/events.jsonl"
+    deadline = time.time() + 60
+    while time.time() < deadline and (not events.exists() or events.read_text().count("trial_ended") < 2):
+        time.sleep(0.1)
+    driver.send_signal(signal.SIGINT)
+    _, err = driver.communicate(timeout=60)
+    assert driver.returncode == 130
+    assert "Traceback" not in err
+    assert "interrupted" in err
+    ends = [json.loads(line) for line in events.read_text().splitlines()]
+    assert ends[-1]["event"] == "run_ended"
+    assert ends[-1]["status"] == "interrupted"
+    assert "hpo-ray resume r" in call("report", "r").stdout
+    done = call("resume", "r", "--json")
+    assert done.returncode == 0, done.stderr
+    assert json.loads(done.stdout)["completed"] == 12
+
+
+def test_a_run_whose_objective_lacks_the_metric_exits_2_and_keeps_its_journal(folder: Path) -> None:
+    done = call("run", *MINE, "metric=accuracy", "mode=max", "--out", "r")
+    assert done.returncode == 2
+    assert "metric: the objective does not report 'accuracy'" in done.stderr
+    assert "Traceback" not in done.stderr
+    assert '"trial_reported"' in (folder / "r/events.jsonl").read_text() or (folder / "r/events.jsonl").exists()
+
+
+def test_a_run_where_ray_cannot_be_joined_says_so(folder: Path) -> None:
+    done = call("run", *MINE, "ray.address=127.0.0.1:1", "--out", "r")
+    assert done.returncode == 2
+    assert "ray.address: nothing answers at '127.0.0.1:1'" in done.stderr
+    assert not (folder / "r").exists()
+
+
+def test_resuming_a_finished_run_changes_nothing(folder: Path) -> None:
+    assert call("run", *MINE, "--out", "r").returncode == 0
+    before = (folder / "r/events.jsonl").read_bytes()
+    assert call("resume", "r").returncode == 0
+    assert (folder / "r/events.jsonl").read_bytes() == before
+
+
+def test_a_living_run_cannot_be_resumed_by_another(folder: Path) -> None:
+    driver = subprocess.Popen(
+        [*HPO_RAY, "run", *MINE, "space.sleep=1", "trials=50", "--out", "r"], stderr=subprocess.DEVNULL
+    )
+    try:
+        deadline = time.time() + 60
+        events = folder / "r/events.jsonl"
+        while time.time() < deadline and not (events.exists() and "run_started" in events.read_text()):
+            time.sleep(0.1)
+        done = call("resume", "r")
+    finally:
+        driver.send_signal(signal.SIGINT)
+        driver.wait(60)
+    assert done.returncode == 2
+    assert f"still running (process {driver.pid}" in done.stderr
+
+
+def test_config_prints_yaml_that_says_everything(in_tmp: Path) -> None:
+    done = call("config", "experiment=digits", "searcher=hyperopt")
+    document = yaml.safe_load(done.stdout)
+    assert document["searcher"] == {"name": "hyperopt"}
+    assert document["training"]["epochs"] == 27
+    assert document["space"]["momentum"] == "uniform(0.5, 0.99, when={optimizer: sgd})"
+
+
+def test_validate_says_good(in_tmp: Path) -> None:
+    done = call("validate", "experiment=digits")
+    assert (done.returncode, done.stderr) == (0, "")
+    assert "experiment 'digits', 5 parameters" in done.stdout
+
+
+def test_the_run_directory_is_private_to_nobody_but_the_token_is(folder: Path) -> None:
+    """While a run lives its token file is 0600 in a 0700 folder."""
+    driver = subprocess.Popen(
+        [*HPO_RAY, "run", *MINE, "space.sleep=1", "trials=50", "--out", "r"], stderr=subprocess.DEVNULL
+    )
+    try:
+        deadline = time.time() + 60
+        token = None
+        while time.time() < deadline and token is None:
+            token = next(Path(tempfile.gettempdir()).glob(f"hpo-{driver.pid}-*/token"), None)
+            time.sleep(0.1)
+        assert token is not None
+        assert token.stat().st_mode & 0o777 == 0o600
+        assert token.parent.stat().st_mode & 0o777 == 0o700
+        assert token.stat().st_uid == os.getuid()
+    finally:
+        driver.send_signal(signal.SIGINT)
+        driver.wait(60)

@@ -1,0 +1,148 @@
+"""Imports point one way: no import against the table, no cycle, `import ray` only where Ray is met."""
+
+from __future__ import annotations
+
+import ast
+from pathlib import Path
+
+import pytest
+
+PACKAGE = Path(__file__).parents[1] / "hpo_ray"
+
+# Room -> the rooms that it may import. A room is a top-level module or folder of the package.
+ALLOWED: dict[str, set[str]] = {
+    "errors": set(),
+    "domains": {"errors"},
+    "domain_text": {"errors", "domains"},
+    "space": {"errors", "domains", "domain_text"},
+    "journal": {"errors"},
+    "history": {"errors", "journal"},
+    "config": {"errors"},
+    "experiment": {"errors", "space"},
+    "data": {"errors"},
+    "models": {"errors"},
+    "training": {"errors"},
+    "trainables": {"errors", "data", "models", "training"},
+    "schedulers": {"errors"},
+    "searchers": {"errors", "space", "domains", "gp"},
+    "session": {"errors"},
+    "preflight": {
+        "errors",
+        "config",
+        "experiment",
+        "domains",
+        "space",
+        "schedulers",
+        "searchers",
+        "trainables",
+        "environment",
+    },
+    "driver": {"errors", "experiment", "history", "journal", "schedulers", "searchers"},
+    "runner": {
+        "errors",
+        "experiment",
+        "history",
+        "journal",
+        "schedulers",
+        "searchers",
+        "session",
+        "trainables",
+        "driver",
+        "environment",
+    },
+    "environment": {"history"},
+    "results": {"errors", "history", "journal", "space", "gp"},
+    "screen": {"history", "journal", "results"},
+    "api": {"errors", "config", "experiment", "history", "preflight", "results", "runner", "space", "trainables"},
+    "cli": {"errors", "config", "experiment", "history", "journal", "preflight", "results", "runner", "screen"},
+    "__init__": {"api", "errors", "experiment", "results", "space", "trainables"},
+}
+RAY_ROOMS = {"session", "driver", "runner", "schedulers", "searchers", "trainables"}
+# `SearchSpace.to_ray` makes Ray's own objects, so that one method imports them when it is called.
+RAY_LAZILY = {"space"}
+# What runs inside a worker process must not bring Ray in.
+NO_RAY_MODULES = {
+    "trainables/trial.py",
+    "trainables/worker.py",
+    "trainables/process.py",
+    "trainables/function.py",
+    "trainables/__init__.py",
+    "trainables/image_classification.py",
+}
+
+
+def modules() -> list[Path]:
+    return sorted(PACKAGE.rglob("*.py"))
+
+
+def room_of(path: Path) -> str:
+    parts = path.relative_to(PACKAGE).parts
+    return parts[0].removesuffix(".py")
+
+
+def imported(tree: ast.AST) -> list[tuple[str, int, bool]]:
+    """Every import in a module, function-level and type-checking ones too: name, line, whether it is lazy."""
+    found = []
+    inside = {id(child) for node in ast.walk(tree) if isinstance(node, ast.FunctionDef) for child in ast.walk(node)}
+    for node in ast.walk(tree):
+        lazy = id(node) in inside
+        if isinstance(node, ast.Import):
+            found += [(alias.name, node.lineno, lazy) for alias in node.names]
+        elif isinstance(node, ast.ImportFrom):
+            base = node.module or ""
+            names = [f"hpo_ray.{alias.name}" for alias in node.names] if base == "hpo_ray" else [base]
+            found += [(name, node.lineno, lazy) for name in names]
+    return found
+
+
+def violations(path: Path, source: str) -> list[str]:
+    room, wrong = room_of(path), []
+    for name, line, lazy in imported(ast.parse(source)):
+        top, *rest = name.split(".")
+        place = f"{path.relative_to(PACKAGE)}:{line}"
+        if top == "hpo_ray" and rest and rest[0] != room and rest[0] not in ALLOWED[room]:
+            wrong.append(f"{place} imports {rest[0]}; {room} may import {sorted(ALLOWED[room])}")
+        if top == "ray":
+            forbidden = path.relative_to(PACKAGE).as_posix() in NO_RAY_MODULES or room not in RAY_ROOMS | RAY_LAZILY
+            if forbidden or (room in RAY_LAZILY and not lazy):
+                wrong.append(f"{place} imports ray")
+    return wrong
+
+
+def test_every_room_is_in_the_table() -> None:
+    assert {room_of(path) for path in modules()} <= ALLOWED.keys()
+
+
+@pytest.mark.parametrize("path", modules(), ids=lambda path: path.relative_to(PACKAGE).as_posix())
+def test_imports_follow_the_table(path: Path) -> None:
+    assert violations(path, path.read_text()) == []
+
+
+def test_the_table_itself_has_no_cycle() -> None:
+    order: list[str] = []
+
+    def visit(room: str, above: tuple[str, ...]) -> None:
+        assert room not in above, f"cycle: {' -> '.join((*above, room))}"
+        if room not in order:
+            for below in sorted(ALLOWED.get(room, set())):
+                visit(below, (*above, room))
+            order.append(room)
+
+    for room in ALLOWED:
+        visit(room, ())
+
+
+@pytest.mark.parametrize(
+    ("file", "source", "expected"),
+    [
+        ("results/frame.py", "import hpo_ray.runner", "imports runner"),
+        ("space.py", "def f():\n    from hpo_ray import config", "imports config"),
+        ("training/loop.py", "from hpo_ray.data.images import load", "imports data"),
+        ("journal.py", "import ray", "imports ray"),
+        ("space.py", "import ray.tune", "imports ray"),
+        ("trainables/worker.py", "from ray import tune", "imports ray"),
+    ],
+)
+def test_planted_faults_are_seen(file: str, source: str, expected: str) -> None:
+    [found] = violations(PACKAGE / file, source)
+    assert expected in found

@@ -1,0 +1,296 @@
+"""Whole runs on a real Ray: what reaches the journal, the frames and the caller, whatever objectives do."""
+
+from __future__ import annotations
+
+import json
+import math
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+import pytest
+
+import hpo_ray
+from hpo_ray import journal
+
+pytestmark = pytest.mark.usefixtures("ray_here")
+
+
+def parabola(config: dict[str, Any], trial: hpo_ray.Trial) -> None:
+    for epoch in range(1, 10):
+        trial.report(epoch=epoch, loss=(config["x"] - 0.3) ** 2 + 1 / epoch)
+
+
+ASHA = {"name": "asha", "max_t": 9}
+
+
+def events_of(run: hpo_ray.Run, kind: str) -> list[dict[str, Any]]:
+    return [event for event in journal.read(run.path).events if event["event"] == kind]
+
+
+def test_a_run_ends_in_pandas(in_tmp: Path) -> None:
+    run = hpo_ray.run(parabola, {"x": "uniform(0, 1)"}, scheduler=ASHA, fidelity="epoch", trials=12, out=in_tmp / "r")
+    trials = run.frame()
+    expected = [
+        "run",
+        "trial_id",
+        "config_id",
+        "status",
+        "reason",
+        "fidelity",
+        "attempt",
+        "started_at",
+        "duration_s",
+        "config/x",
+        "epoch",
+        "loss",
+        "loss_best",
+    ]
+    assert list(trials.columns) == expected
+    assert list(trials["trial_id"]) == [f"{n:04d}" for n in range(12)]
+    assert set(trials["status"]) <= {"completed", "stopped"}
+    assert (trials.loc[trials["status"] == "completed", "fidelity"] == 9).all()
+    assert trials.loc[trials["status"] == "stopped", "reason"].str.contains("ranked").all()
+    assert str(trials["started_at"].dtype).startswith("datetime64[")
+    assert str(trials["started_at"].dt.tz) == "UTC"
+    reports = run.frame("reports")
+    assert list(reports.columns) == ["run", "trial_id", "attempt", "fidelity", "elapsed_s", "epoch", "loss"]
+    assert len(reports) == trials["fidelity"].sum()
+    pd.testing.assert_frame_equal(hpo_ray.load_results(run.path), trials)
+    pd.testing.assert_frame_equal(hpo_ray.load_results(run.path, level="reports"), reports)
+    assert run.best["best_value"] == pytest.approx(trials["loss"].min())
+
+
+def test_rung_decisions_in_the_journal_follow_the_rule(in_tmp: Path) -> None:
+    run = hpo_ray.run(parabola, {"x": "uniform(0, 1)"}, scheduler=ASHA, fidelity="epoch", trials=15, out=in_tmp / "r")
+    seen: dict[float, list[float]] = {}
+    for event in events_of(run, "rung_decided"):
+        values = seen.setdefault(event["rung"], [])
+        values.append(event["value"])
+        rank = 1 + sum(value <= event["value"] for value in values[:-1])
+        assert event["kept"] == (rank <= max(1, len(values) // 3))
+        assert event["cutoff"] == sorted(values)[max(1, len(values) // 3) - 1]
+    assert set(seen) == {1, 3}
+
+
+def test_maximising_is_minimising_with_the_sign_turned(in_tmp: Path) -> None:
+    def negative(config: dict[str, Any], trial: hpo_ray.Trial) -> None:
+        for epoch in range(1, 10):
+            trial.report(epoch=epoch, score=-((config["x"] - 0.3) ** 2 + 1 / epoch))
+
+    options: dict[str, Any] = {"scheduler": ASHA, "fidelity": "epoch", "trials": 10, "slots": 1, "seed": 2}
+    down = hpo_ray.run(parabola, {"x": "uniform(0, 1)"}, out=in_tmp / "down", **options)
+    up = hpo_ray.run(negative, {"x": "uniform(0, 1)"}, metric="score", mode="max", out=in_tmp / "up", **options)
+    assert up.best["best_trial"] == down.best["best_trial"]
+    assert up.best["best_value"] == pytest.approx(-down.best["best_value"])
+    assert list(up.frame()["status"]) == list(down.frame()["status"])
+
+
+def test_trials_that_raise_or_report_nan_are_recorded_and_the_sweep_goes_on(in_tmp: Path) -> None:
+    def moody(config: dict[str, Any], trial: hpo_ray.Trial) -> None:
+        trial.report(loss=1.0)
+        if config["mood"] == "error":
+            raise RuntimeError("lost my patience")
+        if config["mood"] == "kill":
+            os.kill(os.getpid(), signal.SIGKILL)
+        if config["mood"] == "memory":
+            raise MemoryError("no room")
+        trial.report(loss=math.nan if config["mood"] == "undefined" else 0.5)
+
+    space = {"mood": "choice(good, error, kill, undefined, memory, fine)"}
+    run = hpo_ray.run(moody, space, searcher="grid", trials=6, out=in_tmp / "r")
+    trials = run.frame().set_index("config/mood")
+    assert trials.loc["good", "status"] == trials.loc["fine", "status"] == "completed"
+    assert trials.loc["error", "status"] == trials.loc["undefined", "status"] == "failed"
+    assert trials.loc["memory", "status"] == "out_of_memory"
+    assert trials.loc["kill", "status"] in ("failed", "out_of_memory")
+    assert trials.loc["error", "reason"] == "RuntimeError: lost my patience"
+    assert trials.loc["undefined", "reason"] == "loss = nan at report 2"
+    assert "SIGKILL" in trials.loc["kill", "reason"]
+    tracebacks = {e["trial_id"]: e.get("traceback", "") for e in events_of(run, "trial_ended")}
+    assert "in moody" in tracebacks[trials.loc["error", "trial_id"]]
+    assert math.isnan(trials.loc["undefined", "loss"])
+    assert (trials["loss_best"] <= 1.0).all()  # what was measured before a failure is kept
+    assert (run.best["completed"], run.best["failed"]) == (2, 4)
+
+
+@pytest.mark.parametrize(
+    ("reported", "options", "message"),
+    [
+        ({"los": 1.0}, {}, "metric: the objective does not report 'loss'; did you mean 'los'?"),
+        ({"loss": 1.0, "step": 1}, {"scheduler": ASHA, "fidelity": "epoch"}, "does not report 'epoch'"),
+    ],
+)
+def test_an_objective_without_its_metric_is_stopped_at_the_first_report(
+    in_tmp: Path, reported: dict[str, float], options: dict[str, Any], message: str
+) -> None:
+    def objective(config: dict[str, Any], trial: hpo_ray.Trial) -> None:
+        trial.report(**config["reported"])
+
+    space = {"x": "uniform(0, 1)"}
+    objective_with = lambda config, trial: objective({"reported": reported}, trial)  # noqa: E731
+    with pytest.raises(hpo_ray.InvalidInput) as caught:
+        hpo_ray.run(objective_with, space, trials=20, out=in_tmp / "r", **options)
+    assert message in str(caught.value)
+    trials = hpo_ray.load_results(in_tmp / "r")
+    assert len(trials) <= 3
+    [end] = [event for event in journal.read(in_tmp / "r").events if event["event"] == "run_ended"]
+    assert end["status"] == "failed"
+
+
+@pytest.mark.parametrize("searcher", ["random", "grid", "hyperopt"])
+def test_the_same_seed_gives_the_same_configurations(in_tmp: Path, searcher: str) -> None:
+    def once(folder: str, slots: int, scheduler: Any) -> list[dict[str, Any]]:
+        space = {"x": "uniform(0, 1, grid=5)", "k": "choice(a, b, c)"}
+        run = hpo_ray.run(
+            parabola,
+            space,
+            searcher=searcher,
+            trials=14,
+            seed=7,
+            slots=slots,
+            scheduler=scheduler,
+            fidelity="epoch",
+            out=in_tmp / folder,
+        )
+        return [event["config"] for event in events_of(run, "trial_suggested")]
+
+    if searcher == "hyperopt":  # learns from results, so only the order of one slot and no scheduler is certain
+        assert once("a", 1, "none") == once("b", 1, "none")
+    else:
+        assert once("a", 1, ASHA) == once("b", 2, ASHA) == once("c", 2, "none")
+
+
+def test_a_leak_replaces_the_process_and_never_fails_a_trial(in_tmp: Path) -> None:
+    kept: list[bytearray] = []
+
+    def leaky(config: dict[str, Any], trial: hpo_ray.Trial) -> None:
+        kept.append(bytearray(60 * 2**20))
+        trial.report(loss=config["x"], pid=os.getpid(), kept=len(kept))
+
+    run = hpo_ray.run(
+        leaky, {"x": "uniform(0, 1)"}, trials=16, slots=2, out=in_tmp / "r", overrides=["resources.max_growth_mb=100"]
+    )
+    trials = run.frame()
+    assert (trials["status"] == "completed").all()
+    assert trials["pid"].nunique() >= 4
+    assert trials["kept"].max() <= 4
+    assert any("grew by" in event.get("replaced", "") for event in events_of(run, "trial_ended"))
+
+
+def test_slow_clean_up_never_fails_a_trial(in_tmp: Path) -> None:
+    def slow(config: dict[str, Any], trial: hpo_ray.Trial) -> None:
+        try:
+            for epoch in range(1, 10):
+                trial.report(epoch=epoch, loss=config["x"])
+        finally:
+            time.sleep(5)
+            (trial.dir / "unwound").touch()
+
+    run = hpo_ray.run(
+        slow, {"x": "uniform(0, 1)"}, scheduler=ASHA, fidelity="epoch", trials=8, slots=2, seed=1, out=in_tmp / "r"
+    )
+    trials = run.frame()
+    assert set(trials["status"]) == {"completed", "stopped"}
+    assert len(list(run.path.glob("trials/*/attempt-0/unwound"))) == 8
+
+
+def test_checkpoints_are_journalled_beside_the_run(in_tmp: Path) -> None:
+    def saving(config: dict[str, Any], trial: hpo_ray.Trial) -> None:
+        for epoch in range(1, 4):
+            trial.report(epoch=epoch, loss=1 / epoch, checkpoint=lambda folder: (folder / "w").write_text("x"))
+
+    run = hpo_ray.run(saving, {"x": "uniform(0, 1)"}, fidelity="epoch", trials=2, out=in_tmp / "r")
+    paths = {event["path"] for event in events_of(run, "trial_checkpointed")}
+    assert "trials/0000/attempt-0/checkpoint-3" in paths
+    assert (run.path / "trials/0000/attempt-0/checkpoint-3/w").read_text() == "x"
+
+
+def test_a_run_killed_half_way_loads_as_it_was(in_tmp: Path) -> None:
+    (in_tmp / "slow.py").write_text(
+        "import time\n"
+        "def train(config, trial):\n"
+        "    for epoch in range(1, 6):\n"
+        "        trial.report(epoch=epoch, loss=config['x'] / epoch)\n"
+        "        time.sleep(0.1)\n"
+    )
+    command = [
+        sys.executable,
+        "-m",
+        "hpo_ray.cli",
+        "run",
+        "experiment=function",
+        "trainable.target=slow.py:train",
+        "space.x=uniform(0, 1)",
+        "fidelity=epoch",
+        "trials=200",
+        "--out",
+        "runs/r",
+    ]
+    driver = subprocess.Popen(command, cwd=in_tmp, start_new_session=True, stderr=subprocess.DEVNULL)
+    try:
+        deadline = time.time() + 60
+        while time.time() < deadline and _lines(in_tmp / "runs/r/events.jsonl", "trial_ended") < 6:
+            time.sleep(0.2)
+        live = hpo_ray.load_results(in_tmp / "runs/*")
+        assert (live["status"] == "running").any()
+    finally:
+        os.killpg(driver.pid, signal.SIGKILL)
+        driver.wait()
+    truth = (in_tmp / "runs/r/events.jsonl").read_text().splitlines()
+    trials = hpo_ray.load_results("runs/*")
+    finished = trials[trials["status"] == "completed"]
+    reports = hpo_ray.load_results("runs/*", level="reports")
+    assert len(reports) == sum('"trial_reported"' in line and line.endswith("}") for line in truth)
+    assert (trials["status"] == "completed").sum() >= 6
+    assert not (trials["status"] == "running").any()
+    assert (trials["status"] == "interrupted").any()
+    assert trials["loss"].notna().sum() >= 6
+    _resumes(in_tmp, finished)
+
+
+def _resumes(folder: Path, finished: pd.DataFrame) -> None:
+    """A killed run goes on where it was: finished trials stay, unfinished ones start again, none is doubled."""
+    events = folder / "runs/r/events.jsonl"
+    events.write_text(events.read_text().replace('"trials":200', '"trials":20'))
+    done = subprocess.run(
+        [sys.executable, "-m", "hpo_ray.cli", "resume", "runs/r", "--json"], cwd=folder, capture_output=True, text=True
+    )
+    assert done.returncode == 0, done.stderr
+    assert json.loads(done.stdout)["completed"] == max(20, len(finished))
+    after = hpo_ray.load_results(folder / "runs/r")
+    assert (after["status"] == "completed").all()
+    assert after["trial_id"].is_unique
+    assert after["config_id"].is_unique
+    same = after.set_index("trial_id").loc[finished["trial_id"]].reset_index()
+    columns = ["trial_id", "config/x", "loss", "attempt", "started_at"]
+    pd.testing.assert_frame_equal(same[columns], finished[columns].reset_index(drop=True))
+    assert (after["attempt"] == 1).any()
+
+
+def _lines(path: Path, event: str) -> int:
+    return path.read_text().count(f'"{event}"') if path.exists() else 0
+
+
+def test_provenance_is_in_the_first_event(in_tmp: Path) -> None:
+    run = hpo_ray.run(parabola, {"x": "uniform(0, 1)"}, trials=1, seed=5, out=in_tmp / "r")
+    [start] = events_of(run, "run_started")
+    assert start["experiment"]["seed"] == 5
+    assert start["experiment"]["space"] == {"x": "uniform(0, 1)"}
+    environment = start["environment"]
+    assert {"python", "ray", "torch", "hpo-ray"} <= environment["versions"].keys()
+    assert environment["pid"] == os.getpid()
+    assert {"host", "git", "cpus", "gpus", "command", "cwd"} <= environment.keys()
+
+
+def test_nothing_in_the_run_directory_is_pickled_or_left_over(in_tmp: Path) -> None:
+    run = hpo_ray.run(parabola, {"x": "uniform(0, 1)"}, trials=2, out=in_tmp / "r")
+    names = {path.relative_to(run.path).as_posix() for path in run.path.rglob("*") if path.is_file()}
+    assert names == {"events.jsonl", "trials/0000/attempt-0/output.log", "trials/0001/attempt-0/output.log"}
+    for line in (run.path / "events.jsonl").read_text().splitlines():
+        json.loads(line)
