@@ -1,0 +1,107 @@
+"""The README keeps its word: its commands run, its files and links exist, its code works."""
+
+from __future__ import annotations
+
+import re
+import shlex
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from hpo_ray import cli
+
+ROOT = Path(__file__).parents[1]
+README = (ROOT / "README.md").read_text()
+DOCUMENTS = sorted(path for path in ROOT.rglob("*.md") if not {".venv", "node_modules"} & set(path.parts))
+
+
+def blocks(text: str, language: str) -> list[str]:
+    """The fenced blocks of a language, in order."""
+    found = re.findall(r"^```([a-z]*)\n(.*?)^```$", text, flags=re.DOTALL | re.MULTILINE)
+    return [body for name, body in found if name == language]
+
+
+def commands(text: str) -> list[list[str]]:
+    """Every `$ …` line of the console blocks, split as a shell would, comments left out."""
+    lines = [line[2:] for block in blocks(text, "console") for line in block.splitlines() if line.startswith("$ ")]
+    return [shlex.split(line, comments=True) for line in lines]
+
+
+@pytest.fixture
+def newcomer(in_tmp: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A folder as the README's reader has it: the objective that it shows, and a few photographs."""
+    from PIL import Image
+
+    (in_tmp / "my.py").write_text(next(block for block in blocks(README, "python") if block.startswith("# my.py")))
+    for name in ("cats", "dogs"):
+        (in_tmp / "photos" / name).mkdir(parents=True)
+        for number in range(8):
+            Image.new("RGB", (32, 32), (number, 0, 0)).save(in_tmp / "photos" / name / f"{number}.jpg")
+    return in_tmp
+
+
+def validated(command: list[str], folder: Path) -> int:
+    """Exit code of a `run` or `config` command, checked without running; photographs are here, GPUs may not be."""
+    here = [word.replace("/photos", str(folder / "photos")) for word in command[2:]]
+    words = [word for word in here if not word.startswith("resources.gpus_per_trial=")]
+    return cli._guarded(lambda: cli.app(["validate", "--", *words], standalone_mode=False))
+
+
+@pytest.mark.parametrize(
+    "command", [c for c in commands(README) if c[:2] in (["hpo-ray", "run"], ["hpo-ray", "config"])], ids=" ".join
+)
+def test_every_hpo_ray_command_is_valid(newcomer: Path, command: list[str]) -> None:
+    assert validated(command, newcomer) == 0
+
+
+def test_every_make_command_is_a_target() -> None:
+    targets = set(re.findall(r"^([a-z-]+):", (ROOT / "Makefile").read_text(), flags=re.MULTILINE))
+    asked = {word for text in (README, (ROOT / "CONTRIBUTING.md").read_text()) for word in re.findall(r"`make ([a-z-]+)`", text)}
+    asked |= {command[1] for command in commands(README) if command[0] == "make"}
+    assert {"demo", "test"} <= asked <= targets
+
+
+def test_every_command_of_the_program_is_in_the_readme() -> None:
+    for command in cli.app.registered_commands:
+        assert f"hpo-ray {command.name}" in README, command.name
+
+
+def test_the_objective_and_the_python_lines_work_as_shown(newcomer: Path) -> None:
+    from_python = next(block for block in blocks(README, "python") if "hpo_ray.run(" in block)
+    loading = next(block for block in blocks(README, "python") if "load_results" in block)
+    code = f"import hpo_ray\nfrom my import train\n{from_python.replace('trials=24', 'trials=3')}\n{loading}"
+    code += "\nassert len(trials) == 3 and len(reports) == 81, (len(trials), len(reports))"
+    done = subprocess.run([sys.executable, "-c", code], cwd=newcomer, capture_output=True, text=True, timeout=120)
+    assert done.returncode == 0, done.stderr
+
+
+@pytest.mark.parametrize("document", DOCUMENTS, ids=lambda path: path.relative_to(ROOT).as_posix())
+def test_every_relative_link_leads_somewhere(document: Path) -> None:
+    for link in re.findall(r"\]\(([^)#]+)[^)]*\)", document.read_text()):
+        if "://" not in link:
+            assert (document.parent / link).exists(), link
+
+
+def missing_from_tree(text: str) -> list[str]:
+    """Names in the README's tree that the project doesn't have, and modules that the tree leaves out."""
+    [tree] = [block for block in blocks(text, "") if block.startswith("conf/")]
+    named = set(re.findall(r"(?:^|  )([a-z_]+(?:/|\.py))(?= |$)", tree, flags=re.MULTILINE))
+    real = {path.name for path in (ROOT / "hpo_ray").glob("*.py")} - {"__init__.py"}
+    real |= {f"{path.name}/" for path in (ROOT / "hpo_ray").iterdir() if (path / "__init__.py").exists()}
+    top = {"conf/", "experiments/", "cluster/", "benchmarks/", "hpo_ray/", "tests/"}
+    return sorted((real | top) ^ named)
+
+
+def test_the_tree_is_the_tree() -> None:
+    assert missing_from_tree(README) == []
+
+
+def test_planted_faults_are_seen(newcomer: Path, capfd: pytest.CaptureFixture[str]) -> None:
+    assert commands("```console\n$ hpo-ray run experiment=digits  # why not\nout\n```") == [
+        ["hpo-ray", "run", "experiment=digits"]
+    ]
+    assert validated(["hpo-ray", "run", "experiment=digits", "scheduler.max_epochs=3"], newcomer) == 2
+    assert "journal.py" in missing_from_tree(README.replace("journal.py ", "diary.py   "))
+    assert "diary.py" in missing_from_tree(README.replace("journal.py ", "diary.py   "))
