@@ -117,8 +117,8 @@ def run(
 def _space_text(space: SearchSpace | Mapping[str, Any]) -> dict[str, Any]:
     if isinstance(space, SearchSpace):
         return space.text()
-    if any(type(value).__module__.startswith("ray.tune") for value in space.values()):
-        return SearchSpace.from_ray(dict(space)).text()
+    if any(type(value).__module__.startswith("ray.") for value in space.values()):
+        return SearchSpace.from_ray(space).text()
     return dict(space)
 
 

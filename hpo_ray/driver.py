@@ -62,8 +62,8 @@ class Driver:
         self._history = history
         self._sign = -1.0 if experiment.mode == "max" else 1.0
         objective = {"metric": experiment.metric, "mode": experiment.mode}
-        space = experiment.search_space()
-        self._searcher = searchers.make(experiment.searcher.name, space, seed=experiment.seed, **objective)
+        self._space = experiment.search_space()
+        self._searcher = searchers.make(experiment.searcher.name, self._space, seed=experiment.seed, **objective)
         self.scheduler = schedulers.make(
             experiment.scheduler.name,
             {k: v for k, v in experiment.scheduler.model_dump().items() if k != "name" and v is not None},
@@ -201,7 +201,8 @@ class Driver:
         config = self._searcher.suggest(trial_id)
         if config is None or config == Searcher.FINISHED:
             return None
-        identity = {"trial_id": trial_id, "config_id": config_id(config), "config": config}
+        sampled = {key: value for key, value in config.items() if key not in self._space.constants}
+        identity = {"trial_id": trial_id, "config_id": config_id(sampled), "config": sampled}
         self._journal.append("trial_suggested", **identity, state=self._searcher.state_of(trial_id))
         return self._history.trials[trial_id]
 

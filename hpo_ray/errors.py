@@ -67,7 +67,7 @@ def nearest(given: object, choices: Iterable[str]) -> str:
         ``"did you mean 'adam'?"`` or ``"choose one of 'adam', 'sgd'"``.
     """
     names = sorted(set(choices))
-    text = str(given)
+    text = str(given)[:60]
 
     def likeness(name: str) -> float:
         """Where one begins with the other, mostly an ending was forgotten or added."""

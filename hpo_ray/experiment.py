@@ -90,7 +90,7 @@ class ModelConfig(Section):
     units: Count = 128
     """Units of each hidden layer (`mlp`, `cnn`)."""
     layers: Count = 1
-    """Hidden layers (`mlp`)."""
+    """Hidden layers before the last one (`mlp`, `cnn`)."""
     activation: Literal["relu", "tanh", "sigmoid", "gelu"] = "relu"
     """Between the layers (`mlp`, `cnn`)."""
     dropout: Annotated[float, Field(ge=0, lt=1)] = 0.0
@@ -100,7 +100,7 @@ class ModelConfig(Section):
 class TrainingConfig(Section):
     """How the network is trained."""
 
-    lr: Annotated[float, Field(gt=0)] = 0.01
+    lr: Annotated[float, Field(gt=0)] = 0.003
     """Learning rate."""
     batch_size: Count = 64
     """Images a step."""
@@ -173,15 +173,16 @@ class Experiment(Section):
         return SearchSpace.parse(self.space)
 
     def trial_config(self, sampled: dict[str, Any]) -> dict[str, Any]:
-        """What the objective receives for one sampled configuration.
+        """What the objective receives for one sampled configuration, the space's constants with it.
 
-        The user's own function receives the sampled values as they are. A built-in trainable receives its sections,
-        nested, each sampled value in its place.
+        The user's own function receives the values as they are. A built-in trainable receives its sections, nested,
+        each value in its place.
         """
+        values = {**self.search_space().constants, **sampled}
         if self.trainable.name == "function":
-            return dict(sampled)
+            return values
         config = {name: getattr(self, name).model_dump() for name in SECTIONS if getattr(self, name) is not None}
-        for key, value in sampled.items():
+        for key, value in values.items():
             section, field = locate(key)[0]
             config[section][field] = value
         return config

@@ -175,7 +175,7 @@ def test_config_prints_yaml_that_says_everything(in_tmp: Path) -> None:
 def test_validate_says_good(in_tmp: Path) -> None:
     done = call("validate", "experiment=digits")
     assert (done.returncode, done.stderr) == (0, "")
-    assert "experiment 'digits', 5 parameters" in done.stdout
+    assert "experiment 'digits', 6 parameters" in done.stdout
 
 
 def test_the_run_directory_is_private_to_nobody_but_the_token_is(folder: Path) -> None:

@@ -277,6 +277,17 @@ def _lines(path: Path, event: str) -> int:
     return path.read_text().count(f'"{event}"') if path.exists() else 0
 
 
+def test_constants_reach_the_objective_but_are_no_columns(in_tmp: Path) -> None:
+    def objective(config: dict[str, Any], trial: hpo_ray.Trial) -> None:
+        trial.report(loss=config["x"] + config["shift"])
+
+    run = hpo_ray.run(objective, {"x": "uniform(0, 1)", "shift": 5}, trials=2, out=in_tmp / "r")
+    trials = run.frame()
+    assert [name for name in trials.columns if name.startswith("config/")] == ["config/x"]
+    assert (trials["loss"] >= 5).all()
+    assert run.best["best_config"].keys() == {"x"}
+
+
 def test_provenance_is_in_the_first_event(in_tmp: Path) -> None:
     run = hpo_ray.run(parabola, {"x": "uniform(0, 1)"}, trials=1, seed=5, out=in_tmp / "r")
     [start] = events_of(run, "run_started")

@@ -58,8 +58,9 @@ def _trials(runs: list[History]) -> pd.DataFrame:
     rows = [_trial_row(run, trial) for run in runs for trial in run.trials.values()]
     frame = pd.DataFrame(rows, columns=[*fixed, *keys, *metrics, *bests])
     frame["status"] = pd.Categorical(frame["status"], STATUSES)
-    frame = frame.astype({name: "float64" for name in (*metrics, *bests)})
-    frame["started_at"] = pd.to_datetime(frame["started_at"].astype("float64"), unit="s", utc=True)
+    frame = frame.astype(dict.fromkeys((*metrics, *bests), "float64"))
+    milliseconds = (frame["started_at"].astype("float64") * 1000).round()
+    frame["started_at"] = pd.to_datetime(milliseconds, unit="ms", utc=True)
     return frame.astype({"attempt": "Int64", "fidelity": "float64", "duration_s": "float64"})
 
 
@@ -105,5 +106,5 @@ def _reports(runs: list[History]) -> pd.DataFrame:
         name for run in runs for trial in run.trials.values() for row in trial.reports for name in row.metrics
     )
     frame = pd.DataFrame(rows, columns=[*fixed, *(name for name in names if name not in fixed)])
-    numbers = {name: "float64" for name in ("fidelity", "elapsed_s", *names)}
+    numbers = dict.fromkeys(("fidelity", "elapsed_s", *names), "float64")
     return frame.astype({"attempt": "int64", **numbers})

@@ -6,6 +6,7 @@ import math
 from typing import Any
 
 from hpo_ray.history import History
+from hpo_ray.results.intervals import wilson
 
 CONFIDENCE = 0.95
 # The two-sided 95 % point of the normal distribution.
@@ -46,25 +47,9 @@ def summarise(run: History) -> dict[str, Any]:
     }
 
 
-def wilson(errors: int, n: int) -> tuple[float, float]:
-    """The 95 % Wilson score interval of a share of errors.
-
-    Args:
-        errors: How many were wrong.
-        n: How many there were; at least 1.
-
-    Returns:
-        Its lower and upper end, each in [0, 1]. Source: Wilson 1927; Brown, Cai & DasGupta 2001, section 3.1.1.
-    """
-    share, z2 = errors / n, _Z * _Z
-    centre = (share + z2 / (2 * n)) / (1 + z2 / n)
-    half = _Z / (1 + z2 / n) * math.sqrt(share * (1 - share) / n + z2 / (4 * n * n))
-    return (0.0 if errors == 0 else centre - half, 1.0 if errors == n else centre + half)
-
-
 def _interval(run: History, test: dict[str, Any] | None) -> list[float] | None:
     if test:
-        return [*wilson(test["errors"], test["n"]), CONFIDENCE]
+        return [*wilson(test["errors"], test["n"], CONFIDENCE), CONFIDENCE]
     best = run.best()
     se = best[1].metrics.get(f"{run.metric}_se", math.nan) if best else math.nan
     if best is None or not math.isfinite(se):

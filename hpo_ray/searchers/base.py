@@ -193,8 +193,8 @@ class SpaceSearcher(Searcher, abc.ABC):
         if isinstance(space, SearchSpace):
             self.space = space
         else:
-            ours = all(isinstance(value, str) for value in space.values())
-            self.space = SearchSpace.parse(space) if ours else SearchSpace.from_ray(dict(space))
+            rays = any(type(value).__module__.startswith("ray.") for value in space.values())
+            self.space = SearchSpace.from_ray(space) if rays else SearchSpace.parse(space)
         if self._points:
             self.space.encode(self._points)
         self._space_set()

@@ -13,7 +13,7 @@ class Declaration:
     """What a trainable tells before it runs.
 
     Attributes:
-        module: Where its ``train`` is; ``test_error`` and ``check`` beside it if it has a test part. Empty: the user's.
+        module: Where its ``train`` is, with ``check`` and ``errors_on_test`` beside it. Empty: the user's own.
         metrics: The keys it reports; None: unknown until the first report.
         sections: The parts of an experiment that it reads.
     """

@@ -6,12 +6,10 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from hypothesis import given
-from hypothesis import strategies as st
-from scipy.stats import binomtest
 
 from hpo_ray.history import fold
-from hpo_ray.results.summary import summarise, wilson
+from hpo_ray.results.intervals import wilson
+from hpo_ray.results.summary import summarise
 
 
 def run_of(reports: dict[str, list[tuple[float, float]]], **ended: Any) -> Any:
@@ -31,13 +29,6 @@ def run_of(reports: dict[str, list[tuple[float, float]]], **ended: Any) -> Any:
         events.append({**identity, "event": "trial_ended", "status": "completed", "reason": ""})
     events.append({"event": "run_ended", "time": 160.5, "status": "completed", **ended})
     return fold(Path("r"), events)
-
-
-@given(n=st.integers(1, 5000), share=st.floats(0, 1))
-def test_wilsons_interval_is_scipys(n: int, share: float) -> None:
-    errors = round(share * n)
-    expected = binomtest(errors, n).proportion_ci(0.95, "wilson")
-    assert wilson(errors, n) == pytest.approx((expected.low, expected.high), abs=1e-9)
 
 
 def test_among_equals_the_longest_trained_then_the_first_wins() -> None:

@@ -1,0 +1,1 @@
+"""Models: `names` knows which architectures exist without importing torch, `vision` builds them."""

@@ -1,0 +1,1 @@
+"""Training in plain torch: one epoch, optimizers, evaluation, checkpoints."""

@@ -1,0 +1,78 @@
+"""A model's loss and errors on data it does not learn from.
+
+Plain torch; knows nothing of architectures, data sets, reports or Ray.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor, nn
+
+from hpo_ray.errors import RunFailed
+
+
+@dataclass(frozen=True)
+class Evaluation:
+    """What one pass over a data set found.
+
+    Attributes:
+        loss: Mean cross-entropy per image; NaN or infinite if the model has diverged.
+        errors: Images whose most likely class is wrong, or whose output holds a NaN.
+        n: Images seen, at least 1.
+    """
+
+    loss: float
+    errors: int
+    n: int
+
+    @property
+    def error(self) -> float:
+        """Fraction of wrong images, 0..1."""
+        return self.errors / self.n
+
+    @property
+    def accuracy(self) -> float:
+        """Fraction of right images, 0..1."""
+        return 1 - self.error
+
+
+def evaluate(model: nn.Module, batches: Iterable[tuple[Tensor, Tensor]], device: str | torch.device) -> Evaluation:
+    """Runs the model in evaluation mode without gradients; every module's mode is as before afterwards.
+
+    Args:
+        model: Already on `device`.
+        batches: `(images b x c x h x w, labels b)`; the last may be short, no image is left out.
+        device: Where to compute.
+
+    Raises:
+        RunFailed: There was no image.
+    """
+    loss = torch.zeros((), dtype=torch.float64, device=device)
+    errors = torch.zeros((), dtype=torch.int64, device=device)
+    n = 0
+    with _evaluation_mode(model), torch.no_grad():
+        for images, labels in batches:
+            logits, target = model(images.to(device)), labels.to(device)
+            loss += nn.functional.cross_entropy(logits, target, reduction="sum")
+            # argmax takes a NaN for the largest, which would score a diverged model like one that guesses class 0.
+            errors += ((logits.argmax(1) != target) | logits.isnan().any(1)).sum()
+            n += len(labels)
+    if n == 0:
+        raise RunFailed("there was no image to evaluate the model on")
+    return Evaluation(loss.item() / n, int(errors.item()), n)
+
+
+@contextmanager
+def _evaluation_mode(model: nn.Module) -> Iterator[None]:
+    # Module by module: `model.train()` would also wake a BatchNorm that was frozen on purpose.
+    modes = [(module, module.training) for module in model.modules()]
+    model.eval()
+    try:
+        yield
+    finally:
+        for module, training in modes:
+            module.training = training
