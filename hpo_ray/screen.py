@@ -28,7 +28,9 @@ def live_table(run: History, now: float | None = None) -> RenderableType:
     headline = Text(_headline(run, now), style="bold", no_wrap=True, overflow="ellipsis")
     table = Table(box=None, pad_edge=False)
     for column in ("trial", str(run.experiment.get("fidelity") or "reports"), run.metric, "best", "configuration"):
-        table.add_column(column, justify="left" if column in ("trial", "configuration") else "right", no_wrap=True)
+        wide = column == "configuration"  # the only one that gives way where the terminal is narrow
+        justify = "left" if wide or column == "trial" else "right"
+        table.add_column(column, justify=justify, no_wrap=True, min_width=None if wide else len(column))
     running = [trial for trial in run.trials.values() if trial.status == "running"]
     for trial in running[:SHOWN_RUNNING]:
         table.add_row(*_trial_cells(run, trial))

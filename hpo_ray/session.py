@@ -10,8 +10,10 @@ import logging
 import os
 import secrets
 import shutil
+import signal
 import sys
 import tempfile
+import threading
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -60,7 +62,8 @@ def ray_session(*, address: str | None, cpus: int, gpus: int) -> Iterator[Path]:
             with _authentication(scratch / "token" if address is None else None):
                 try:
                     _start(scratch, address, cpus, gpus)
-                    yield scratch
+                    with _sigterm_interrupts():
+                        yield scratch
                 finally:
                     ray.shutdown()
     finally:
@@ -155,6 +158,19 @@ def _environment(values: dict[str, str], drop: tuple[str, ...] = ()) -> Iterator
         for name in os.environ.keys() - before.keys():
             del os.environ[name]
         os.environ.update(before)
+
+
+@contextlib.contextmanager
+def _sigterm_interrupts() -> Iterator[None]:
+    """A batch system's SIGTERM is an interruption like Ctrl-C; Ray's own handler prints a stack and exits with 15."""
+    if threading.current_thread() is not threading.main_thread():
+        yield
+        return
+    before = signal.signal(signal.SIGTERM, signal.default_int_handler)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGTERM, before)
 
 
 @contextlib.contextmanager

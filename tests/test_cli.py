@@ -47,6 +47,14 @@ def ray_processes() -> set[str]:
     return found
 
 
+def gone(before: set[str]) -> bool:
+    """Whether no process of ours or Ray's is there that was not before; ends may take a moment."""
+    deadline = time.time() + 10
+    while ray_processes() - before and time.time() < deadline:
+        time.sleep(0.2)
+    return ray_processes() <= before
+
+
 def scratch_folders() -> set[str]:
     return {path.name for path in Path(tempfile.gettempdir()).glob("hpo-*-*")}
 
@@ -69,10 +77,7 @@ def test_json_is_the_only_thing_on_stdout_and_nothing_is_left_behind(folder: Pat
     assert done.stderr == ""
     assert scratch_folders() <= folders
     assert home.exists() == had_token  # Ray's own token file, readable by everyone, is not made
-    deadline = time.time() + 10
-    while ray_processes() - processes and time.time() < deadline:
-        time.sleep(0.2)
-    assert ray_processes() <= processes
+    assert gone(processes)
     assert "on stdout" in (folder / "r/trials/0000/attempt-0/output.log").read_text()
     again = call("report", "r", "--json")
     assert json.loads(again.stdout) == summary
@@ -103,7 +108,9 @@ def test_quiet_leaves_the_answer_only(folder: Path) -> None:
     assert done.stdout.startswith("best ")
 
 
-def test_an_interrupted_run_exits_130_and_can_be_resumed(folder: Path) -> None:
+@pytest.mark.parametrize("end", [signal.SIGINT, signal.SIGTERM])
+def test_an_interrupted_run_exits_130_and_can_be_resumed(folder: Path, end: signal.Signals) -> None:
+    processes, folders = ray_processes(), scratch_folders()
     driver = subprocess.Popen(
         [*HPO_RAY, "run", *MINE, "space.sleep=0.4", "trials=12", "--out", "r"], stderr=subprocess.PIPE, text=True
     )
@@ -111,9 +118,11 @@ def test_an_interrupted_run_exits_130_and_can_be_resumed(folder: Path) -> None:
     deadline = time.time() + 60
     while time.time() < deadline and (not events.exists() or events.read_text().count("trial_ended") < 2):
         time.sleep(0.1)
-    driver.send_signal(signal.SIGINT)
+    driver.send_signal(end)
     _, err = driver.communicate(timeout=60)
     assert driver.returncode == 130
+    assert gone(processes)
+    assert scratch_folders() <= folders
     assert "Traceback" not in err
     assert "interrupted" in err
     ends = [json.loads(line) for line in events.read_text().splitlines()]

@@ -84,6 +84,13 @@ def test_every_relative_link_leads_somewhere(document: Path) -> None:
             assert (document.parent / link).exists(), link
 
 
+def test_the_mistakes_shown_are_the_mistakes_told(in_tmp: Path, capfd: pytest.CaptureFixture[str]) -> None:
+    [block] = [block for block in blocks(README, "") if block.startswith("$ hpo-ray run")]
+    command, _, shown = block.partition("\n")
+    code = cli._guarded(lambda: cli.app(shlex.split(command)[2:], standalone_mode=False))
+    assert (code, capfd.readouterr().err) == (2, shown)
+
+
 def missing_from_tree(text: str) -> list[str]:
     """Names in the README's tree that the project doesn't have, and modules that the tree leaves out."""
     [tree] = [block for block in blocks(text, "") if block.startswith("conf/")]

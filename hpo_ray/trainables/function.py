@@ -64,14 +64,15 @@ def pack(function: Callable[..., Any]) -> bytes:
     Raises:
         InvalidInput: It holds something that cannot be pickled.
     """
-    module = sys.modules.get(function.__module__)
+    module = sys.modules.get(getattr(function, "__module__", None) or "")
     by_value = module is not None and getattr(module, "_hpo_ray_from_file", False)
     if by_value:
         cloudpickle.register_pickle_by_value(module)
     try:
         return bytes(cloudpickle.dumps(function))
     except Exception as error:
-        raise _mistake(f"'{function.__name__}' cannot be sent to a worker process: {error}") from None
+        name = getattr(function, "__name__", repr(function))
+        raise _mistake(f"'{name}' cannot be sent to a worker process: {error}") from None
     finally:
         if by_value:
             cloudpickle.unregister_pickle_by_value(module)
