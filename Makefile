@@ -19,7 +19,8 @@ $(STAMP): pyproject.toml
 
 demo: $(STAMP)   ## Run the main job: 24 trials with ASHA on bundled handwritten digits.
 	$(BIN)/hpo-ray run experiment=digits
-	$(BIN)/python -c "import hpo_ray; print(hpo_ray.load_results('runs/*').tail())"
+	$(BIN)/python -c "import hpo_ray; print(hpo_ray.load_results('runs/*').sort_values('val_error_best') \
+	    .filter(regex='trial_id|status|fidelity|_best|config/').head(8).to_string(index=False))"
 
 test: $(STAMP)   ## Lint, type-check and test.
 	$(MAKE) --no-print-directory lint

@@ -58,7 +58,7 @@ class TrialRecord:
 
 @dataclass
 class History:
-    """A whole run as its events tell it."""
+    """A whole run as its events tell it. `started_at` is when its last driver started."""
 
     run_dir: Path
     experiment: dict[str, Any] = field(default_factory=dict)
@@ -69,6 +69,12 @@ class History:
     ended: Event | None = None
     last_seen: float = math.nan
     damaged: int = 0
+    _earlier_s: float = 0.0
+
+    @property
+    def wall_time_s(self) -> float:
+        """How long drivers worked on it, up to the last event; the time between a death and a resume left out."""
+        return self._earlier_s + self.last_seen - self.started_at
 
     @property
     def metric(self) -> str:
@@ -107,11 +113,12 @@ class History:
 
     def apply(self, event: Event) -> None:
         """Take one more event into account."""
-        self.last_seen = event["time"]
         kind = event["event"]
         if kind == "run_started":
             self.experiment, self.environment = event["experiment"], event.get("environment", {})
-            self.started_at = event["time"] if math.isnan(self.started_at) else self.started_at
+            if not math.isnan(self.started_at):
+                self._earlier_s = self.wall_time_s
+            self.started_at = self.last_seen = event["time"]
             self.ended = None
         elif kind == "run_ended":
             self.ended = event
@@ -121,6 +128,7 @@ class History:
             trial.rung, trial.kept = event["rung"], event["kept"]
         else:
             self._apply_to_trial(self._trial(event), event)
+        self.last_seen = event["time"]
 
     def _trial(self, event: Event) -> TrialRecord:
         return self.trials.setdefault(event["trial_id"], TrialRecord(event["trial_id"]))

@@ -29,8 +29,12 @@ def live_table(run: History, now: float | None = None) -> RenderableType:
     table = Table(box=None, pad_edge=False)
     for column in ("trial", str(run.experiment.get("fidelity") or "reports"), run.metric, "best", "configuration"):
         wide = column == "configuration"  # the only one that gives way where the terminal is narrow
-        justify = "left" if wide or column == "trial" else "right"
-        table.add_column(column, justify=justify, no_wrap=True, min_width=None if wide else len(column))
+        table.add_column(
+            column,
+            justify="left" if wide or column == "trial" else "right",
+            no_wrap=True,
+            min_width=None if wide else len(column),
+        )
     running = [trial for trial in run.trials.values() if trial.status == "running"]
     for trial in running[:SHOWN_RUNNING]:
         table.add_row(*_trial_cells(run, trial))
@@ -139,7 +143,7 @@ def _headline(run: History, now: float) -> str:
     done = run.count("completed", "stopped", "failed", "out_of_memory")
     total = run.experiment.get("trials")
     failed = run.count("failed", "out_of_memory")
-    elapsed = now - run.started_at
+    elapsed = run.wall_time_s + now - run.last_seen
     parts = [f"{run.experiment.get('name', 'run')}  {done}/{total or '?'} trials", duration(elapsed)]
     if done and total and done < total:
         # Slots work side by side, so what is done so far already tells the pace of the rest.

@@ -42,7 +42,7 @@ def ray_processes() -> set[str]:
                 command = (entry / "cmdline").read_bytes().replace(b"\0", b" ").decode()
             except OSError:
                 continue
-            if "raylet" in command or "gcs_server" in command or "hpo_ray.trainables.worker" in command:
+            if "raylet" in command or "gcs_server" in command or "hpo_ray.trainables" in command:
                 found.add(entry.name)
     return found
 

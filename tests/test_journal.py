@@ -70,8 +70,13 @@ def test_a_torn_tail_costs_one_event_and_the_next_writer_goes_on(
 
 
 def test_unknown_events_are_skipped_and_damaged_lines_counted(tmp_path: Path) -> None:
-    lines = ['{"v":2,"time":1,"event":"from_the_future"}', '{"v":1,"time":2,"event":"run_ended","status":"completed"}',
-             "not json", '["no", "event"]', "\x00\x00"]
+    lines = [
+        '{"v":2,"time":1,"event":"from_the_future"}',
+        '{"v":1,"time":2,"event":"run_ended","status":"completed"}',
+        "not json",
+        '["no", "event"]',
+        "\x00\x00",
+    ]
     (tmp_path / FILE_NAME).write_text("\n".join(lines))
     found = journal.read(tmp_path)
     assert [event["event"] for event in found.events] == ["run_ended"]

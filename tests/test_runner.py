@@ -119,6 +119,22 @@ def test_trials_that_raise_or_report_nan_are_recorded_and_the_sweep_goes_on(in_t
     assert (run.best["completed"], run.best["failed"]) == (2, 4)
 
 
+def test_a_lost_actor_costs_its_own_trial_only(in_tmp: Path) -> None:
+    def deadly(config: dict[str, Any], trial: hpo_ray.Trial) -> None:
+        trial.report(loss=1.0)
+        if config["kill"]:
+            os.kill(os.getppid(), signal.SIGKILL)  # the Ray actor, as a lost node would
+            time.sleep(30)
+
+    space = {"kill": "choice(false, true)", "n": "int(1, 3)"}
+    run = hpo_ray.run(deadly, space, searcher="grid", trials=6, slots=1, out=in_tmp / "r")
+    trials = run.frame().set_index("config/kill")
+    assert (trials.loc[False, "status"] == "completed").all()
+    assert (trials.loc[True, "status"] == "failed").all()
+    assert trials.loc[True, "reason"].str.len().gt(10).all()
+    assert (trials["loss"] == 1.0).all()
+
+
 @pytest.mark.parametrize(
     ("reported", "options", "message"),
     [

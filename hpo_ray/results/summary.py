@@ -23,9 +23,7 @@ def summarise(run: History) -> dict[str, Any]:
         ``trials, completed, stopped, failed, total_fidelity, wall_time_s, seed``.
     """
     best = run.best()
-    ended = run.ended or {}
-    test = ended.get("test")
-    end = ended.get("time", run.last_seen)
+    test = (run.ended or {}).get("test")
     return {
         "run_dir": str(run.run_dir),
         "metric": run.metric,
@@ -42,7 +40,7 @@ def summarise(run: History) -> dict[str, Any]:
         "failed": run.count("failed", "out_of_memory"),
         "interrupted": run.count("interrupted", "pending", "running"),
         "total_fidelity": run.total_fidelity(),
-        "wall_time_s": round(end - run.started_at, 3),
+        "wall_time_s": round(run.wall_time_s, 3),
         "seed": run.experiment.get("seed"),
     }
 

@@ -16,6 +16,9 @@ from pathlib import Path
 from hpo_ray.trainables.trial import Report, TrialSpec
 from hpo_ray.trainables.worker import Ended, Setup
 
+# This package may be importable here by an entry of sys.path alone; at the end it shadows nothing over there.
+_BOOT = "import sys; sys.path.append(sys.argv[1]); from hpo_ray.trainables import worker; worker.main(sys.argv[2:])"
+
 
 class WorkerProcess:
     """A worker process and the pipe to it. Not thread-safe; one trial at a time."""
@@ -30,11 +33,10 @@ class WorkerProcess:
         self._connection, theirs = multiprocessing.Pipe()
         their_end, self._life_line = os.pipe()
         package_root = str(Path(__file__).parents[2])
-        paths = [package_root, os.environ.get("PYTHONPATH", "")]
         self._process = subprocess.Popen(
-            [sys.executable, "-m", "hpo_ray.trainables.worker", str(theirs.fileno()), str(their_end)],
+            [sys.executable, "-P", "-c", _BOOT, package_root, str(theirs.fileno()), str(their_end)],
             pass_fds=(theirs.fileno(), their_end),
-            env={**os.environ, **(environment or {}), "PYTHONPATH": os.pathsep.join(filter(None, paths))},
+            env={**os.environ, **(environment or {})},
             # Its own session: Ctrl-C in a terminal is the driver's to handle, and a kill reaches its children.
             start_new_session=True,
         )

@@ -1,4 +1,4 @@
-"""The process that runs objectives, one trial after another: `python -m hpo_ray.trainables.worker FD`.
+"""The process that runs objectives, one trial after another; `process` is its other end.
 
 It must not import Ray. It lives as long as its parent's end of the pipe, and gives itself up when a trial's
 memory does not come back, so that a leak in one trial never reaches another.
@@ -200,10 +200,3 @@ def main(arguments: list[str]) -> None:
     _die_with(int(arguments[1]))
     with contextlib.suppress(EOFError, BrokenPipeError, ConnectionResetError):
         Worker(Connection(int(arguments[0]))).serve()
-
-
-if __name__ == "__main__":
-    # The classes that messages are made of must be those of the importable module, not of __main__.
-    from hpo_ray.trainables import worker
-
-    worker.main(sys.argv[1:])

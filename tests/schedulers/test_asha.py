@@ -28,8 +28,9 @@ def test_plain_tune_trials_are_stopped_at_rungs(tmp_path: Path) -> None:
     results = tune.Tuner(
         tune.with_resources(objective, {"cpu": 1}),
         param_space={"x": tune.grid_search([0, 1, 2, 3])},
-        tune_config=tune.TuneConfig(metric="loss", mode="min", scheduler=scheduler, max_concurrent_trials=1,
-                                    reuse_actors=True),
+        tune_config=tune.TuneConfig(
+            metric="loss", mode="min", scheduler=scheduler, max_concurrent_trials=1, reuse_actors=True
+        ),
         run_config=tune.RunConfig(storage_path=str(tmp_path), verbose=0),
     ).fit()
     reached = {result.config["x"]: result.metrics["epoch"] for result in results}

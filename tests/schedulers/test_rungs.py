@@ -26,9 +26,7 @@ def reference_kept(losses: list[float], factor: int) -> bool:
     return rank <= max(1, math.floor(len(losses) / factor))
 
 
-@given(
-    losses=st.lists(st.integers(0, 5).map(float), min_size=1, max_size=60), factor=st.integers(2, 5)
-)
+@given(losses=st.lists(st.integers(0, 5).map(float), min_size=1, max_size=60), factor=st.integers(2, 5))
 def test_each_arrival_is_judged_as_the_definition_says(losses: list[float], factor: int) -> None:
     rungs = Rungs(grace_period=1, max_t=100, reduction_factor=factor)
     for n, loss in enumerate(losses, 1):
