@@ -84,7 +84,7 @@ def config_command(overrides: Overrides = None, config_dir: ConfigDir = None) ->
 def validate_command(overrides: Overrides = None, config_dir: ConfigDir = None) -> None:
     """Check an experiment without running it."""
     experiment = _experiment(overrides, config_dir)
-    size = experiment.search_space().size
+    size = experiment.search_space.size
     reach = f"{size} configurations" if size is not None else "continuous"
     _out().print(f"good: experiment '{experiment.name}', {len(experiment.space)} parameters ({reach})")
 

@@ -62,7 +62,7 @@ class Driver:
         self._history = history
         self._sign = -1.0 if experiment.mode == "max" else 1.0
         objective = {"metric": experiment.metric, "mode": experiment.mode}
-        self._space = experiment.search_space()
+        self._space = experiment.search_space
         self._searcher = searchers.make(experiment.searcher.name, self._space, seed=experiment.seed, **objective)
         self.scheduler = schedulers.make(
             experiment.scheduler.name,

@@ -5,6 +5,7 @@ Knows the search space and the names of searchers, schedulers and trainables; no
 
 from __future__ import annotations
 
+from functools import cached_property
 from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field
@@ -168,6 +169,7 @@ class Experiment(Section):
     resources: ResourcesConfig = ResourcesConfig()
     ray: RayConfig = RayConfig()
 
+    @cached_property
     def search_space(self) -> SearchSpace:
         """The space as an object."""
         return SearchSpace.parse(self.space)
@@ -178,7 +180,7 @@ class Experiment(Section):
         The user's own function receives the values as they are. A built-in trainable receives its sections, nested,
         each value in its place.
         """
-        values = {**self.search_space().constants, **sampled}
+        values = {**self.search_space.constants, **sampled}
         if self.trainable.name == "function":
             return values
         config = {name: getattr(self, name).model_dump() for name in SECTIONS if getattr(self, name) is not None}

@@ -74,7 +74,7 @@ def test_the_users_folder_lies_over_the_packaged_one(tmp_path: Path) -> None:
     (tmp_path / "scheduler" / "asha.yaml").write_text("name: asha\nmax_t: 8\nreduction_factor: 2\n")
     experiment = resolved("experiment=mine", config_dir=tmp_path)
     assert (experiment.name, experiment.searcher.name, experiment.scheduler.max_t) == ("mine", "grid", 8)
-    assert experiment.search_space().size is None
+    assert experiment.search_space.size is None
     assert experiment.trials is None
 
 

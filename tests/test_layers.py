@@ -57,7 +57,7 @@ ALLOWED: dict[str, set[str]] = {
     "__init__": {"api", "errors", "experiment", "results", "space", "trainables"},
 }
 RAY_ROOMS = {"session", "driver", "runner", "schedulers", "searchers", "trainables"}
-# `SearchSpace.to_ray` makes Ray's own objects, so that one method imports them when it is called.
+# `SearchSpace.to_ray` makes Ray's own objects, one domain at a time: that function imports them when it is called.
 RAY_LAZILY = {"domains"}
 # What runs inside a worker process must not bring Ray in.
 NO_RAY_MODULES = {
