@@ -13,7 +13,6 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
-from ray.tune import Callback, Stopper
 from ray.tune.search import Searcher
 
 from hpo_ray import schedulers, searchers
@@ -22,7 +21,7 @@ from hpo_ray.history import UNFINISHED, History, TrialRecord
 from hpo_ray.journal import encode
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable
+    from collections.abc import Iterable
 
     from hpo_ray.experiment import Experiment
     from hpo_ray.journal import Event, Journal
@@ -248,67 +247,3 @@ class Driver:
 
     def _append(self, event: str, trial: TrialRecord, **fields: Any) -> Event:
         return self._journal.append(event, trial_id=trial.trial_id, attempt=trial.attempt, **fields)
-
-
-def guarded(driver: Driver, call: Callable[..., Any], *arguments: Any) -> Any:
-    """Run a driver's method; an exception of ours ends the run instead of being reworded by Tune."""
-    try:
-        return call(*arguments)
-    except Exception as error:
-        driver.failure = driver.failure or error
-        return None
-
-
-class Suggestions(Searcher):
-    """The searcher that Tune sees: it hands out attempts."""
-
-    def __init__(self, driver: Driver) -> None:
-        super().__init__()
-        self._driver = driver
-
-    def suggest(self, trial_id: str) -> dict[str, Any] | None:
-        config: dict[str, Any] | None = guarded(self._driver, self._driver.next_attempt, trial_id)
-        return self.FINISHED if config is None else config
-
-    def on_trial_complete(self, trial_id: str, result: dict | None = None, error: bool = False) -> None:
-        """Nothing: the driver learns of ends through its callback."""
-
-    def save(self, checkpoint_path: str) -> None:
-        """Nothing: the journal is the state."""
-
-    def restore(self, checkpoint_path: str) -> None:
-        """Nothing, as for `save`."""
-
-
-class Events(Callback):
-    """Tune's callbacks, passed to the driver."""
-
-    def __init__(self, driver: Driver) -> None:
-        self._driver = driver
-
-    def on_trial_start(self, iteration: int, trials: list, trial: Any, **info: Any) -> None:
-        guarded(self._driver, self._driver.started, trial.trial_id)
-
-    def on_trial_result(self, iteration: int, trials: list, trial: Any, result: dict, **info: Any) -> None:
-        guarded(self._driver, self._driver.reported, trial.trial_id, result)
-
-    def on_trial_complete(self, iteration: int, trials: list, trial: Any, **info: Any) -> None:
-        guarded(self._driver, self._driver.ended, trial.trial_id)
-
-    def on_trial_error(self, iteration: int, trials: list, trial: Any, **info: Any) -> None:
-        error = trial.get_error()
-        text = " ".join(str(error).split())[:500] if error else "the trial's process was lost"
-        guarded(self._driver, self._driver.ended, trial.trial_id, text)
-
-
-class Stops(Stopper):
-    """Tune's stopping protocol, passed to the driver."""
-
-    def __init__(self, driver: Driver) -> None:
-        self._driver = driver
-
-    def __call__(self, trial_id: str, result: dict) -> bool:
-        return bool(guarded(self._driver, self._driver.stop_trial, trial_id, result))
-
-    def stop_all(self) -> bool:
-        return self._driver.failure is not None

@@ -10,19 +10,20 @@ import os
 import socket
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Annotated, Any, get_args
+from typing import Any
 
-from pydantic import BaseModel, TypeAdapter, ValidationError
+from pydantic import ValidationError
 
 from hpo_ray.config import Document
-from hpo_ray.domains import Levelled, Numeric, thaw
 from hpo_ray.environment import local_cpus, local_gpus
 from hpo_ray.errors import InvalidInput, Problem, nearest
-from hpo_ray.experiment import SECTIONS, Experiment, locate, short_name
+from hpo_ray.experiment import Experiment
 from hpo_ray.schedulers import SCHEDULERS
 from hpo_ray.searchers import SEARCHERS
 from hpo_ray.space import SearchSpace
+from hpo_ray.space_check import check_space, sampled_values
 from hpo_ray.trainables import TRAINABLES
+from hpo_ray.wording import problems_of
 
 # Keys of Ray's own results: a metric of that name would be read as something else.
 RESERVED = frozenset({"done", "report", "ended", "config", "trial_id", "training_iteration"})
@@ -43,7 +44,7 @@ def check(document: Document, *, has_objective: bool = False) -> Experiment:
     data = {key: dict(value) if isinstance(value, Mapping) else value for key, value in document.data.items()}
     problems = list(document.problems)
     _fill_sections(data, problems)
-    space = _check_space(data, problems)
+    space = check_space(data, problems)
     _fill_defaults(data, space)
     _resolve_paths(data)
     experiment = _build(data, problems)
@@ -78,79 +79,6 @@ def _fill_sections(data: dict[str, Any], problems: list[Problem]) -> None:
             data[name] = None
 
 
-def _check_space(data: dict[str, Any], problems: list[Problem]) -> SearchSpace | None:
-    """Parse the space, its keys brought to their shortest names; None where it has mistakes."""
-    given = data.get("space")
-    if not isinstance(given, Mapping) or not given:
-        message = f"{given!r:.60} holds no parameter: expected at least one, e.g. space.lr='loguniform(1e-4, 1e-1)'"
-        problems.append(Problem("space", message))
-        data["space"] = {}
-        return None
-    before = len(problems)
-    free = _get(data, "trainable", "name") == "function"
-    named = given if free else _with_short_names(given, problems)
-    try:
-        space = SearchSpace.parse(named)
-    except InvalidInput as error:
-        problems.extend(error.problems)
-        data["space"] = {}
-        return None
-    if not free:
-        _check_types(space, problems)
-    data["space"] = space.text()
-    return space if len(problems) == before else None
-
-
-def _with_short_names(given: Mapping[str, Any], problems: list[Problem]) -> dict[str, Any]:
-    """The same space with each key as short as it can be; unknown and ambiguous keys are problems."""
-    named: dict[str, Any] = {}
-    valid = [short_name(section, field) for section, model in SECTIONS.items() for field in model.model_fields]
-    for key, value in given.items():
-        places = locate(str(key))
-        if len(places) == 1:
-            short = short_name(*places[0])
-            if short in named:
-                problems.append(Problem(f"space.{key}", f"'{short}' is in the space already"))
-            named[short] = value
-        elif places:
-            options = ", ".join(f"{section}.{field}" for section, field in places)
-            problems.append(Problem(f"space.{key}", f"'{key}' is ambiguous: write one of {options}"))
-        else:
-            problems.append(Problem(f"space.{key}", f"no such parameter; {nearest(key, valid)}"))
-            named[str(key)] = value  # its domain is checked all the same
-    return named
-
-
-def _check_types(space: SearchSpace, problems: list[Problem]) -> None:
-    """See that each parameter's values are ones that its field takes."""
-    for name, values in _sampled_values(space).items():
-        places = locate(name)
-        if len(places) != 1:
-            continue
-        section, field = places[0]
-        info = SECTIONS[section].model_fields[field]
-        wanted = Annotated[(info.annotation, *info.metadata)] if info.metadata else info.annotation
-        adapter = TypeAdapter[Any](wanted)  # type: ignore[arg-type]  # built at run time
-        for value in values:
-            try:
-                adapter.validate_python(value)
-            except ValidationError as error:
-                message = f"{value!r} is no value for {section}.{field}: {_expectation(error.errors()[0])}"
-                problems.append(Problem(f"space.{name}", message))
-                break
-
-
-def _sampled_values(space: SearchSpace) -> dict[str, list[Any]]:
-    """For each parameter the values that show its type and reach: its bounds, or its levels."""
-    values: dict[str, list[Any]] = {name: [value] for name, value in space.constants.items()}
-    for name, domain in space.domains.items():
-        if isinstance(domain, Numeric):
-            values[name] = [domain.from_unit(0.0), domain.from_unit(1.0)]
-        elif isinstance(domain, Levelled):
-            values[name] = [thaw(level) for level in domain.values]
-    return values
-
-
 def _fill_defaults(data: dict[str, Any], space: SearchSpace | None) -> None:
     """What follows from other values: the scheduler's options, and how long a trial trains."""
     scheduler = data.get("scheduler")
@@ -183,12 +111,8 @@ def _build(data: dict[str, Any], problems: list[Problem]) -> Experiment | None:
     try:
         return Experiment.model_validate(data)
     except ValidationError as error:
-        for details in error.errors():
-            key = ".".join(str(part) for part in details["loc"] if not str(part).startswith(("function-", "literal[")))
-            for kind in (".constrained-int", ".int"):
-                key = key.removesuffix(kind)
-            if not any(problem.key == key for problem in problems):
-                problems.append(Problem(key, _message(details)))
+        known = {problem.key for problem in problems}
+        problems.extend(problem for problem in problems_of(error) if problem.key not in known)
         return None
 
 
@@ -309,7 +233,7 @@ def _check_trainable(
         problems.append(Problem("trainable.target", f"only for trainable=function, not '{experiment.trainable.name}'"))
     module = importlib.import_module(TRAINABLES[experiment.trainable.name].module)
     data, model = (getattr(experiment, name).model_dump() for name in ("data", "model"))
-    archs = _sampled_values(space).get("arch", [model["arch"]]) if space is not None else [model["arch"]]
+    archs = sampled_values(space).get("arch", [model["arch"]]) if space is not None else [model["arch"]]
     found = (problem for arch in archs for problem in module.check(data, {**model, "arch": arch}))
     problems.extend(dict.fromkeys(found))
 
@@ -324,35 +248,6 @@ def _worded(problems: list[Problem], document: Document) -> list[Problem]:
     if wrong_choice:
         located = [p for p in located if p in document.problems or p.source == "command line"]
     return located
-
-
-def _message(details: Any) -> str:
-    """A pydantic error in our words: the value given, what was expected, the nearest valid choice."""
-    if details["type"] == "extra_forbidden":
-        return f"unknown key; {nearest(details['loc'][-1], _valid_keys(details['loc'][:-1]))}"
-    if details["type"] == "missing":
-        return "is required"
-    return f"{details['input']!r:.80}: {_expectation(details)}"
-
-
-def _expectation(details: Any) -> str:
-    if details["type"] == "literal_error":
-        choices = [text.strip().strip("'") for text in details["ctx"]["expected"].replace(" or ", ",").split(",")]
-        return nearest(details["input"], choices)
-    kind = details["type"].partition("_")[0]
-    if details["type"] in ("int_parsing", "int_type", "int_from_float", "float_parsing", "float_type"):
-        return "expected a whole number" if kind == "int" else "expected a number"
-    text = str(details["msg"]).removeprefix("Value error, ").removeprefix("Input should be ")
-    return text if text.startswith("expected") else f"expected {text[0].lower()}{text[1:]}"
-
-
-def _valid_keys(location: tuple[Any, ...]) -> list[str]:
-    model: type[BaseModel] = Experiment
-    for part in location:
-        annotation = model.model_fields[str(part)].annotation
-        candidates = [annotation, *get_args(annotation)]
-        model = next(c for c in candidates if isinstance(c, type) and issubclass(c, BaseModel))
-    return list(model.model_fields)
 
 
 def _get(data: Mapping[str, Any], *path: str) -> Any:

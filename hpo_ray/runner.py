@@ -185,7 +185,7 @@ def _fit(experiment: Experiment, payload: bytes, driver: Driver, log: Journal, h
 def _tuner(experiment: Experiment, payload: bytes, driver: Driver, scratch: Path) -> Tuner:
     from ray import tune
 
-    from hpo_ray.driver import Events, Stops, Suggestions
+    from hpo_ray.bridge import Events, Stops, Suggestions
     from hpo_ray.trainables.actor import actor_class, driver_import_path
     from hpo_ray.trainables.worker import Setup
 

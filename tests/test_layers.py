@@ -29,13 +29,17 @@ ALLOWED: dict[str, set[str]] = {
         "errors",
         "config",
         "experiment",
-        "domains",
         "space",
+        "space_check",
         "schedulers",
         "searchers",
         "trainables",
         "environment",
+        "wording",
     },
+    "wording": {"errors", "experiment"},
+    "space_check": {"errors", "domains", "experiment", "space", "wording"},
+    "bridge": {"driver"},
     "driver": {"errors", "experiment", "history", "journal", "schedulers", "searchers"},
     "runner": {
         "errors",
@@ -46,6 +50,7 @@ ALLOWED: dict[str, set[str]] = {
         "searchers",
         "session",
         "trainables",
+        "bridge",
         "driver",
         "environment",
     },
@@ -56,7 +61,7 @@ ALLOWED: dict[str, set[str]] = {
     "cli": {"errors", "config", "experiment", "history", "journal", "preflight", "results", "runner", "screen"},
     "__init__": {"api", "errors", "experiment", "results", "space", "trainables"},
 }
-RAY_ROOMS = {"session", "driver", "runner", "schedulers", "searchers", "trainables"}
+RAY_ROOMS = {"session", "driver", "bridge", "runner", "schedulers", "searchers", "trainables"}
 # `SearchSpace.to_ray` makes Ray's own objects, one domain at a time: that function imports them when it is called.
 RAY_LAZILY = {"domains"}
 # What runs inside a worker process must not bring Ray in.
