@@ -171,6 +171,7 @@ class _screen:  # noqa: N801  # reads as the function it stands for
 
 
 def _show(run: History, as_json: bool) -> None:
+    """Print a run's answer. A run that has ended without one has failed: exit code 1."""
     from hpo_ray.results.summary import summarise
 
     summary = summarise(run)
@@ -178,7 +179,13 @@ def _show(run: History, as_json: bool) -> None:
         from hpo_ray.journal import encode
 
         sys.stdout.write(json.dumps(encode(summary), allow_nan=False) + "\n")
-        return
+    else:
+        _print_answer(run, summary)
+    if run.ended is not None and summary["best_trial"] is None:
+        raise typer.Exit(1)
+
+
+def _print_answer(run: History, summary: dict[str, Any]) -> None:
     from hpo_ray.screen import answer, failures
 
     console = _out()

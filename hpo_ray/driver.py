@@ -180,6 +180,8 @@ class Driver:
         # Nothing noted and no error: the scheduler ended it at `max_t`.
         end = self._ends.pop(ray_id, {"status": "completed", "reason": ""})
         end = {"status": "failed", "reason": error} if error else end
+        if end["status"] == "completed" and not trial.reports:
+            end = {"status": "failed", "reason": "the objective ended without a report"}
         fields = {key: end[key] for key in ("status", "reason", "traceback", "replaced") if end.get(key)}
         self._append("trial_ended", trial, **{"reason": "", **fields})
         self._observe(trial, trial.status)

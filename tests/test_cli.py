@@ -142,6 +142,18 @@ def test_a_run_whose_objective_lacks_the_metric_exits_2_and_keeps_its_journal(fo
     assert '"trial_reported"' in (folder / "r/events.jsonl").read_text() or (folder / "r/events.jsonl").exists()
 
 
+def test_a_run_without_an_answer_has_failed(folder: Path) -> None:
+    (folder / "my.py").write_text(
+        "def train(config, trial):\n    if config['x'] > 0.5:\n        raise ValueError('no')\n"
+    )
+    done = call("run", *MINE)
+    assert done.returncode == 1
+    assert "the objective ended without a report" in done.stdout
+    assert "ValueError: no" in done.stdout
+    assert "none: no trial reported a finite value" in done.stdout
+    assert "Traceback" not in done.stdout + done.stderr
+
+
 def test_a_run_where_ray_cannot_be_joined_says_so(folder: Path) -> None:
     done = call("run", *MINE, "ray.address=127.0.0.1:1", "--out", "r")
     assert done.returncode == 2

@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import importlib
-import importlib.util
 import inspect
+import pickle
 import sys
 from collections.abc import Callable
+from dataclasses import dataclass
 from pathlib import Path
 from types import ModuleType
 from typing import Any
@@ -32,11 +33,12 @@ def load_target(target: str, folder: Path | None = None) -> Callable[..., Any]:
     place, colon, name = target.rpartition(":")
     if not colon or not place or not name:
         raise _mistake(f"'{target}' has no ':': expected path.py:name or package.module:name")
-    module = _from_file((folder or Path.cwd()) / place) if place.endswith(".py") else _from_package(place)
+    if place.endswith(".py"):
+        return _from_file((folder or Path.cwd()) / place, name)
+    module = _from_package(place)
     function = getattr(module, name, None)
     if function is None:
-        names = [key for key, value in vars(module).items() if inspect.isfunction(value)]
-        raise _mistake(f"'{place}' has no function '{name}'; {nearest(name, names)}")
+        raise _no_function(place, module, name)
     check_objective(function, target)
     return function  # type: ignore[no-any-return]
 
@@ -59,45 +61,83 @@ def check_objective(function: object, name: str) -> None:
 
 
 def pack(function: Callable[..., Any]) -> bytes:
-    """An objective as bytes: by value where a worker could not import it (a notebook, a file), else by name.
+    """An objective as bytes that a worker process can run.
+
+    One from a file travels as the file's text, so that what runs is what was there when the run started, on other
+    machines too; one from a notebook travels by value, one from an installed package by name.
 
     Raises:
         InvalidInput: It holds something that cannot be pickled.
     """
-    module = sys.modules.get(getattr(function, "__module__", None) or "")
-    by_value = module is not None and getattr(module, "_hpo_ray_from_file", False)
-    if by_value:
-        cloudpickle.register_pickle_by_value(module)
+    name = getattr(function, "__name__", type(function).__name__)
     try:
+        if isinstance(function, FromFile):
+            return pickle.dumps(function)
         return bytes(cloudpickle.dumps(function))
     except Exception as error:
-        name = getattr(function, "__name__", repr(function))
         raise _mistake(f"'{name}' cannot be sent to a worker process: {error}") from None
-    finally:
-        if by_value:
-            cloudpickle.unregister_pickle_by_value(module)
 
 
-def _from_file(path: Path) -> ModuleType:
+@dataclass(frozen=True)
+class FromFile:
+    """An objective in a file, as the file's text: its module is made where it is first called.
+
+    Attributes:
+        path: The file, for tracebacks and ``__file__``.
+        text: Its source.
+        name: The function in it.
+    """
+
+    path: str
+    text: str
+    name: str
+
+    def __call__(self, config: dict, trial: Any) -> None:
+        """Run the objective."""
+        self.function(config, trial)
+
+    @property
+    def function(self) -> Any:
+        """The function itself; its module is made once a process."""
+        module = sys.modules.get(self.module_name)
+        if getattr(module, "_hpo_ray_text", None) != self.text:
+            module = self._execute()
+        return getattr(module, self.name, None)
+
+    @property
+    def module_name(self) -> str:
+        """What the module is called in ``sys.modules``, where pickle looks for its functions and classes."""
+        return f"hpo_ray_objective_{Path(self.path).stem}"
+
+    def _execute(self) -> ModuleType:
+        module = ModuleType(self.module_name)
+        module.__file__ = self.path
+        module._hpo_ray_text = self.text  # type: ignore[attr-defined]
+        sys.modules[self.module_name] = module
+        try:
+            exec(compile(self.text, self.path, "exec"), module.__dict__)
+        except BaseException:
+            del sys.modules[self.module_name]
+            raise
+        return module
+
+
+def _from_file(path: Path, name: str) -> FromFile:
     if not path.is_file():
         others = sorted(file.name for file in path.parent.glob("*.py")) if path.parent.is_dir() else []
         raise _mistake(f"there is no file '{path}'" + (f"; {nearest(path.name, others)}" if others else ""))
-    name = f"_hpo_ray_target_{path.stem}"
-    spec = importlib.util.spec_from_file_location(name, path)
-    if spec is None or spec.loader is None:
-        raise _mistake(f"'{path}' is not a Python file")
-    module = importlib.util.module_from_spec(spec)
-    module._hpo_ray_from_file = True  # type: ignore[attr-defined]
-    sys.modules[name] = module
     folder = str(path.resolve().parent)
     if folder not in sys.path:
         sys.path.insert(0, folder)  # its neighbours import as they do when it is run as a script
     try:
-        spec.loader.exec_module(module)
+        found = FromFile(str(path.resolve()), path.read_text(encoding="utf-8"), name)
+        function = found.function
     except BaseException as error:
-        del sys.modules[name]
         raise _import_mistake(str(path), error) from None
-    return module
+    if function is None:
+        raise _no_function(str(path), sys.modules[found.module_name], name)
+    check_objective(function, f"{path}:{name}")
+    return found
 
 
 def _from_package(name: str) -> ModuleType:
@@ -107,6 +147,11 @@ def _from_package(name: str) -> ModuleType:
         return importlib.import_module(name)
     except BaseException as error:
         raise _import_mistake(name, error) from None
+
+
+def _no_function(place: str, module: ModuleType, name: str) -> InvalidInput:
+    names = [key for key, value in vars(module).items() if callable(value) and not key.startswith("_")]
+    return _mistake(f"'{place}' has no function '{name}'; {nearest(name, names)}")
 
 
 def _import_mistake(place: str, error: BaseException) -> InvalidInput:

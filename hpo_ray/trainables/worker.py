@@ -124,7 +124,8 @@ class Worker:
 def _failure(error: BaseException) -> Ended:
     """A raised exception as the trial's end: the objective's own frames, and whether memory ran out."""
     frames = traceback.TracebackException.from_exception(error)
-    own = [frame for frame in frames.stack if frame.filename != __file__]
+    ours = {__file__, str(Path(__file__).with_name("function.py"))}
+    own = [frame for frame in frames.stack if frame.filename not in ours]
     frames.stack = traceback.StackSummary.from_list(own)
     no_memory = isinstance(error, MemoryError) or type(error).__name__ == "OutOfMemoryError"
     reason = f"{type(error).__name__}: {error}".strip().splitlines()[0][:300]
