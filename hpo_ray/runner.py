@@ -105,9 +105,7 @@ def new_run_dir(name: str, out: Path | None) -> Path:
     Raises:
         InvalidInput: It exists and holds something, can't be made, or its disk is full.
     """
-    run_dir = (out or Path("runs") / f"{name}-{time.strftime('%Y%m%d-%H%M%S')}").absolute()
-    if out is None:
-        run_dir = next(d for n in range(1, 1000) if not (d := run_dir if n == 1 else Path(f"{run_dir}-{n}")).exists())
+    run_dir = (out or _next_name(name)).absolute()
     key = "--out" if out is not None else "runs"
     if (run_dir / FILE_NAME).exists():
         raise InvalidInput(Problem(key, f"'{run_dir}' already holds a run: choose another folder"))
@@ -122,6 +120,21 @@ def new_run_dir(name: str, out: Path | None) -> Path:
         message = f"only {free_mb:.0f} MiB are free where '{run_dir}' lies, expected {FREE_SPACE_MB} or more"
         raise InvalidInput(Problem(key, message))
     return run_dir
+
+
+def _next_name(name: str) -> Path:
+    """``runs/<name>-<time>``, made here, so that two runs started in the same second get two folders."""
+    stem = f"{name}-{time.strftime('%Y%m%d-%H%M%S')}"
+    for suffix in ("", *(f"_{number}" for number in range(2, 100))):
+        folder = Path("runs") / f"{stem}{suffix}"
+        try:
+            folder.mkdir(parents=True)
+        except FileExistsError:
+            continue
+        except OSError:
+            break  # `new_run_dir` says why
+        return folder
+    return folder
 
 
 def slots_of(experiment: Experiment) -> int:

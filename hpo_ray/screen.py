@@ -80,7 +80,7 @@ def answer(summary: Mapping[str, Any], run: History) -> Text:
         ("report", f"hpo-ray report {where}", ""),
         ("load", f"hpo_ray.load_results('{where}')", ""),
     ]
-    if run.ended is None or run.ended["status"] != "completed":
+    if not (run.ended and run.ended["status"] == "completed") and not summary["running"]:
         rows.append(("resume", f"hpo-ray resume {where}", ""))
     text = Text()
     for name, value, style in rows:
@@ -193,7 +193,7 @@ def _best_rows(summary: Mapping[str, Any], run: History) -> list[tuple[str, str,
 
 
 def _counts(summary: Mapping[str, Any]) -> str:
-    names = ("completed", "stopped", "failed", "interrupted")
+    names = ("completed", "stopped", "failed", "interrupted", "running")
     early = {"stopped": "stopped early"}
-    parts = [f"{summary[name]} {early.get(name, name)}" for name in names if summary[name] or name != "interrupted"]
+    parts = [f"{summary[name]} {early.get(name, name)}" for name in names if summary[name] or name in names[:3]]
     return f"{summary['trials']}: " + ", ".join(parts)

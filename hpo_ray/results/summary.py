@@ -20,7 +20,7 @@ def summarise(run: History) -> dict[str, Any]:
         ``run_dir, metric, mode, best_trial, best_config, best_value`` (validation), ``best_fidelity``, ``test``
         (``errors, n, error`` of the winner on images that no choice was made on, or None), ``interval``
         (``[low, high, 0.95]``: Wilson's for the test error, else the metric's from its standard error, else None),
-        ``trials, completed, stopped, failed, total_fidelity, wall_time_s, seed``.
+        ``trials, completed, stopped, failed, interrupted, running, total_fidelity, wall_time_s, seed``.
     """
     best = run.best()
     test = (run.ended or {}).get("test")
@@ -38,7 +38,8 @@ def summarise(run: History) -> dict[str, Any]:
         "completed": run.count("completed"),
         "stopped": run.count("stopped"),
         "failed": run.count("failed", "out_of_memory"),
-        "interrupted": run.count("interrupted", "pending", "running"),
+        "interrupted": run.count("interrupted"),
+        "running": run.count("pending", "running"),
         "total_fidelity": run.total_fidelity(),
         "wall_time_s": round(run.wall_time_s, 3),
         "seed": run.experiment.get("seed"),
