@@ -28,6 +28,8 @@ app = typer.Typer(
     rich_markup_mode="rich",
 )
 
+INTERRUPTED = 130
+
 # The base of all mistakes in using the command itself, wherever this version of Typer keeps its copy of Click.
 _UsageError: Any = typer.BadParameter.__mro__[1]
 
@@ -106,7 +108,7 @@ def _guarded(call: Callable[[], object]) -> int:
     """Run a command; what went wrong becomes one clear message and an exit code."""
     try:
         result = call()
-        return result if isinstance(result, int) else 0
+        code = result if isinstance(result, int) else 0
     except InvalidInput as error:
         _print_problems(error)
         return error.exit_code
@@ -114,13 +116,15 @@ def _guarded(call: Callable[[], object]) -> int:
         _err().print(f"[bold red]failed[/]: {error}", highlight=False, markup=True, soft_wrap=True)
         return error.exit_code
     except (KeyboardInterrupt, typer.Abort):
-        _err().print("interrupted; what was journalled is kept")
-        return 130
+        code = INTERRUPTED
     except typer.Exit as error:
-        return error.exit_code
+        code = error.exit_code
     except _UsageError as error:
         error.show()
         return 2
+    if code == INTERRUPTED:  # Typer turns Ctrl-C into this code too
+        _err().print("interrupted: what was journalled is kept")
+    return code
 
 
 def _experiment(overrides: list[str] | None, config_dir: Path | None) -> Experiment:
