@@ -117,6 +117,9 @@ def run(
 def _space_text(space: SearchSpace | Mapping[str, Any]) -> dict[str, Any]:
     if isinstance(space, SearchSpace):
         return space.text()
+    if not isinstance(space, Mapping):
+        given = f"{type(space).__name__} {space!r:.60}"  # type: ignore[unreachable]
+        raise InvalidInput(Problem("space", f"got {given}, expected a mapping from names to domains"))
     if any(type(value).__module__.startswith("ray.") for value in space.values()):
         return SearchSpace.from_ray(space).text()
     return dict(space)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import signal
 import sys
 import time
 from collections.abc import Callable
@@ -101,6 +102,7 @@ def report_command(run_dir: RunDir, as_json: AsJson = False) -> None:
 
 def main() -> None:
     """Entry point of the ``hpo-ray`` command."""
+    signal.signal(signal.SIGTERM, signal.default_int_handler)
     sys.exit(_guarded(lambda: app(standalone_mode=False)))
 
 
@@ -113,7 +115,7 @@ def _guarded(call: Callable[[], object]) -> int:
         _print_problems(error)
         return error.exit_code
     except HpoRayError as error:
-        _err().print(f"[bold red]failed[/]: {error}", highlight=False, markup=True, soft_wrap=True)
+        _err().print(f"failed: {error}", highlight=False, markup=False, soft_wrap=True)
         return error.exit_code
     except (KeyboardInterrupt, typer.Abort):
         code = INTERRUPTED

@@ -219,7 +219,12 @@ class Driver:
             "fidelity": experiment.fidelity,
             "metric": experiment.metric,
             "mode": experiment.mode,
+            # The newest one that was reported: what a dead attempt saved after its last report never happened.
+            "checkpoint": str(self._history.run_dir / newest) if (newest := self._newest(trial)) else None,
         }
+
+    def _newest(self, trial: TrialRecord) -> str | None:
+        return next(reversed(trial.checkpoints.values()), None)
 
     def _any_reports(self) -> bool:
         """Whether any trial got as far as a good report: before that a mistake is the experiment's, not a trial's."""

@@ -195,6 +195,7 @@ def alive(run: History) -> bool:
 def process_start(pid: int) -> str | None:
     """When a process started, in the kernel's ticks since boot, which tells it from a later one with its number."""
     try:
-        return Path(f"/proc/{pid}/stat").read_text().rsplit(")", 1)[1].split()[19]
+        fields = Path(f"/proc/{pid}/stat").read_text().rsplit(")", 1)[1].split()
+        return None if fields[0] in "ZX" else fields[19]  # a zombie is dead
     except (OSError, IndexError):
         return None

@@ -5,6 +5,7 @@ Knows no Ray, no pandas, and nothing of what the events mean; nothing in it is e
 
 from __future__ import annotations
 
+import fcntl
 import json
 import math
 import os
@@ -48,6 +49,7 @@ class Journal:
         """Open the log of `run_dir` (made if missing) to append to it; a torn last line is cut off first.
 
         Raises:
+            InvalidInput: Another process writes to it.
             RunFailed: The log cannot be opened.
         """
         self.path = run_dir / FILE_NAME
@@ -56,7 +58,10 @@ class Journal:
         try:
             run_dir.mkdir(parents=True, exist_ok=True)
             self._file = self.path.open("ab")
+            fcntl.flock(self._file, fcntl.LOCK_EX | fcntl.LOCK_NB)
             _cut_torn_tail(self.path)
+        except BlockingIOError:
+            raise InvalidInput(Problem("run", f"another process is writing to '{run_dir}': stop it first")) from None
         except OSError as error:
             raise RunFailed(f"the journal {self.path} cannot be written: {error.strerror}") from error
 

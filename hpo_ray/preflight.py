@@ -98,6 +98,9 @@ def _resolve_paths(data: dict[str, Any]) -> None:
     if isinstance(section, dict) and section.get("name") == "folder":
         root = section.get("root") or os.environ.get("HPO_RAY_DATA")
         section["root"] = _absolute(root) if isinstance(root, str) else root
+    target = _get(data, "trainable", "target")
+    if isinstance(target, str) and target.rpartition(":")[0].endswith(".py"):
+        data["trainable"]["target"] = _absolute(target)
     weights = model.get("weights") if isinstance(model, dict) else None
     if isinstance(model, dict) and isinstance(weights, str) and weights != "default":
         model["weights"] = _absolute(weights)

@@ -107,9 +107,9 @@ def new_run_dir(name: str, out: Path | None) -> Path:
     """
     run_dir = (out or _next_name(name)).absolute()
     key = "--out" if out is not None else "runs"
-    if (run_dir / FILE_NAME).exists():
-        raise InvalidInput(Problem(key, f"'{run_dir}' already holds a run: choose another folder"))
     try:
+        if (run_dir / FILE_NAME).exists():
+            raise InvalidInput(Problem(key, f"'{run_dir}' already holds a run: choose another folder"))
         run_dir.mkdir(parents=True, exist_ok=True)
         if any(run_dir.iterdir()):
             raise InvalidInput(Problem(key, f"'{run_dir}' is not empty: choose another folder"))

@@ -11,6 +11,7 @@ import os
 import secrets
 import shutil
 import signal
+import socket
 import sys
 import tempfile
 import threading
@@ -18,6 +19,10 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from hpo_ray.errors import InvalidInput, Problem, RunFailed
+from hpo_ray.history import process_start
+
+_PREFIX = "hpo_ray-"
+_MARKER = "hpo_ray-driver"
 
 # Tune writes its own loggers' files, its state and its tables by default. The journal replaces all of them.
 _TUNE_ENVIRONMENT = {
@@ -50,8 +55,9 @@ def ray_session(*, address: str | None, cpus: int, gpus: int) -> Iterator[Path]:
         RunFailed: Ray does not start.
     """
     _sweep()
-    scratch = Path(tempfile.mkdtemp(prefix=f"hpo-{os.getpid()}-", dir=_tmp()))
+    scratch = Path(tempfile.mkdtemp(prefix=_PREFIX, dir=_tmp()))
     scratch.chmod(0o700)
+    (scratch / _MARKER).write_text(f"{socket.gethostname()} {os.getpid()} {process_start(os.getpid())}")
     try:
         with _environment(_TUNE_ENVIRONMENT), _quiet():
             import ray
@@ -135,14 +141,16 @@ def _tmp() -> str:
 
 
 def _sweep() -> None:
-    """Delete the scratch folders of drivers that were killed before they could do so themselves."""
-    for folder in Path(_tmp()).glob("hpo-*-*"):
+    """Delete the scratch folders of drivers that were killed before they could do so themselves.
+
+    Only folders that hold our marker, written on this host by a process that is gone, by its number and start time.
+    """
+    for folder in Path(_tmp()).glob(f"{_PREFIX}*"):
         with contextlib.suppress(OSError, ValueError):
-            if folder.stat().st_uid == os.getuid():
-                try:
-                    os.kill(int(folder.name.split("-")[1]), 0)
-                except ProcessLookupError:
-                    shutil.rmtree(folder, ignore_errors=True)
+            host, pid, start = (folder / _MARKER).read_text().split()
+            ours = folder.stat().st_uid == os.getuid() and host == socket.gethostname()
+            if ours and process_start(int(pid)) != start:
+                shutil.rmtree(folder, ignore_errors=True)
 
 
 @contextlib.contextmanager

@@ -56,7 +56,7 @@ def gone(before: set[str]) -> bool:
 
 
 def scratch_folders() -> set[str]:
-    return {path.name for path in Path(tempfile.gettempdir()).glob("hpo-*-*")}
+    return {path.name for path in Path(tempfile.gettempdir()).glob("hpo_ray-*")}
 
 
 def test_json_is_the_only_thing_on_stdout_and_nothing_is_left_behind(folder: Path) -> None:
@@ -208,7 +208,7 @@ def test_the_run_directory_is_private_to_nobody_but_the_token_is(folder: Path) -
         deadline = time.time() + 60
         token = None
         while time.time() < deadline and token is None:
-            token = next(Path(tempfile.gettempdir()).glob(f"hpo-{driver.pid}-*/token"), None)
+            token = next(Path(tempfile.gettempdir()).glob("hpo_ray-*/token"), None)
             time.sleep(0.1)
         assert token is not None
         assert token.stat().st_mode & 0o777 == 0o600

@@ -24,7 +24,7 @@ ALLOWED: dict[str, set[str]] = {
     "trainables": {"errors", "data", "models", "training"},
     "schedulers": {"errors"},
     "searchers": {"errors", "space", "domains", "gp"},
-    "session": {"errors"},
+    "session": {"errors", "history"},
     "preflight": {
         "errors",
         "config",

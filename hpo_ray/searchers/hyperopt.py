@@ -57,7 +57,9 @@ class HyperoptSearcher(SpaceSearcher):
             self._documents[trial_id] = document
             self._trials.insert_trial_doc(document)
             self._trials.refresh()
-        if loss is not None:
+        if status in ("failed", "out_of_memory"):
+            self._documents[trial_id]["result"] = {"status": hyperopt.STATUS_FAIL}
+        elif loss is not None:
             self._documents[trial_id]["result"] = {"status": hyperopt.STATUS_OK, "loss": loss}
 
     def _document(self, tid: int, config: Config) -> dict[str, Any]:

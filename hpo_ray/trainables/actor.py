@@ -86,18 +86,15 @@ class TrialActor(tune.Trainable):
         self._running = False
         fields = dict(config["spec"])
         fields["dir"] = Path(fields["dir"])
+        fields["checkpoint"] = Path(fields["checkpoint"]) if fields["checkpoint"] else None
         self._spec = TrialSpec(**fields, device="cuda" if self._gpus else "cpu")
 
     def _finish_unwinding(self) -> None:
         """Wait for the stopped trial's `finally` blocks; replace the worker if they do not end."""
         if not self._unwinding:
             return
-        message = self._worker.next_message(UNWIND_GRACE_S)
-        while isinstance(message, Report):  # reported once more while unwinding
-            self._worker.decide(False)
-            message = self._worker.next_message(UNWIND_GRACE_S)
         self._unwinding = False
-        self._replace_if_gone(message)
+        self._replace_if_gone(self._worker.unwind(UNWIND_GRACE_S))
 
     def _replace_if_gone(self, ended: Ended | None) -> None:
         """Start a new worker where the old one hangs (no message), gave itself up, or died with no traceback."""

@@ -11,6 +11,7 @@ import os
 import signal
 import subprocess
 import sys
+import time
 from pathlib import Path
 
 from hpo_ray.trainables.trial import Report, TrialSpec
@@ -69,10 +70,20 @@ class WorkerProcess:
         except (EOFError, OSError):
             return self._died()
 
+    def unwind(self, grace_s: float) -> Ended | None:
+        """Wait for a stopped trial to end, whatever it reports meanwhile; None if it does not in `grace_s` in all."""
+        deadline = time.monotonic() + grace_s
+        while (left := deadline - time.monotonic()) > 0:
+            message = self.next_message(left)
+            if not isinstance(message, Report):
+                return message
+            self.decide(False)
+        return None
+
     def close(self, grace_s: float = 0.0) -> None:
         """End the process and whatever it started, after waiting `grace_s` for a running trial to unwind."""
         if grace_s > 0:
-            self.next_message(grace_s)
+            self.unwind(grace_s)
         with contextlib.suppress(ProcessLookupError, PermissionError):
             os.killpg(self._process.pid, signal.SIGKILL)
         self._process.wait()

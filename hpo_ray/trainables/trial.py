@@ -14,6 +14,10 @@ from dataclasses import dataclass
 from pathlib import Path
 
 CHECKPOINT_PREFIX = "checkpoint-"
+# Names that the frames give to other things.
+COLUMNS = frozenset(
+    ["run", "trial_id", "config_id", "status", "reason", "fidelity", "attempt", "started_at", "duration_s", "elapsed_s"]
+)
 
 
 class TrialStopped(BaseException):
@@ -48,6 +52,7 @@ class TrialSpec:
         fidelity: The reported key that counts how far training got; None: reports are counted.
         metric: The reported key that the run optimises: its best checkpoint is kept beside the last one.
         mode: ``"min"`` or ``"max"``.
+        checkpoint: The newest checkpoint that the journal knows of, from an earlier attempt; None: start afresh.
     """
 
     id: str
@@ -60,6 +65,7 @@ class TrialSpec:
     fidelity: str | None = None
     metric: str = ""
     mode: str = "min"
+    checkpoint: Path | None = None
 
 
 class Trial:
@@ -79,6 +85,7 @@ class Trial:
         self._spec = spec
         self._send = send
         self._reports = 0
+        self._ended = False
         self._fidelity = -math.inf
         self._best = math.inf
         self._kept: dict[str, Path] = {}
@@ -98,22 +105,25 @@ class Trial:
             ValueError: The fidelity did not increase since the last report.
             TrialStopped: The trial is not to go on.
         """
-        values = {name: _number(name, value) for name, value in metrics.items()}
+        if self._ended:
+            raise RuntimeError(f"trial {self.id} has ended: a thread of its own still reports")
+        values = {name: self._number(name, value) for name, value in metrics.items()}
         self._reports += 1
         fidelity = self._next_fidelity(values)
-        folder = self._save(checkpoint, fidelity, values) if checkpoint is not None else None
+        folder = self._save(checkpoint, fidelity) if checkpoint is not None else None
         if not self._send(Report(fidelity, values, time.perf_counter() - self._start, folder)):
             raise TrialStopped
         self._fidelity = fidelity
+        if folder is not None:
+            self._forget(folder, values)  # only now does the journal know of the new one
 
     def load_checkpoint(self) -> Path | None:
-        """The folder of the newest checkpoint that an earlier attempt of this trial saved, or None."""
-        for attempt in range(self.attempt - 1, -1, -1):
-            folder = self.dir.parent / f"attempt-{attempt}"
-            found = sorted(folder.glob(f"{CHECKPOINT_PREFIX}*"), key=checkpoint_fidelity)
-            if found:
-                return found[-1]
-        return None
+        """The folder of the newest checkpoint that an earlier attempt of this trial reported, or None."""
+        return self._spec.checkpoint
+
+    def end(self) -> None:
+        """Called when the objective has returned: a report from a thread it left behind is nobody's."""
+        self._ended = True
 
     def _next_fidelity(self, values: dict[str, float]) -> float:
         key = self._spec.fidelity
@@ -126,17 +136,17 @@ class Trial:
             )
         return fidelity
 
-    def _save(self, checkpoint: Callable[[Path], None], fidelity: float, values: dict[str, float]) -> Path:
+    def _save(self, checkpoint: Callable[[Path], None], fidelity: float) -> Path:
         """Write the checkpoint beside its final place and move it there: a kill leaves the old one whole."""
         self.dir.mkdir(parents=True, exist_ok=True)
-        final = self.dir / f"{CHECKPOINT_PREFIX}{fidelity:g}"
-        partial = self.dir / f".partial-{fidelity:g}"
+        name = str(int(fidelity)) if fidelity.is_integer() else repr(fidelity)
+        final = self.dir / f"{CHECKPOINT_PREFIX}{name}"
+        partial = self.dir / f".partial-{name}"
         shutil.rmtree(partial, ignore_errors=True)
         partial.mkdir()
         checkpoint(partial)
         shutil.rmtree(final, ignore_errors=True)
         partial.replace(final)
-        self._forget(final, values)
         return final
 
     def _forget(self, saved: Path, values: dict[str, float]) -> None:
@@ -151,18 +161,11 @@ class Trial:
                 shutil.rmtree(old)
         self._kept = keep
 
-
-def checkpoint_fidelity(folder: Path) -> float:
-    """The fidelity in a checkpoint folder's name, e.g. 12.0 for ``checkpoint-12``; -1 where there is none."""
-    try:
-        return float(folder.name.removeprefix(CHECKPOINT_PREFIX))
-    except ValueError:
-        return -1.0
-
-
-def _number(name: str, value: object) -> float:
-    """A reported value as a float (numpy scalars and 0-d tensors included), or a TypeError that says what to do."""
-    if not isinstance(value, str | bytes):
-        with contextlib.suppress(TypeError, ValueError):
-            return float(value)  # type: ignore[arg-type]
-    raise TypeError(f"report({name}=…) got {type(value).__name__} {value!r:.60}, expected a number")
+    def _number(self, name: str, value: object) -> float:
+        """A reported value as a float (numpy scalars and 0-d tensors too), or an error that says what to do."""
+        if name in COLUMNS or name == f"{self._spec.metric}_best":
+            raise ValueError(f"report({name}=…): '{name}' is a column of every frame, choose another name")
+        if not isinstance(value, str | bytes):
+            with contextlib.suppress(TypeError, ValueError):
+                return float(value)  # type: ignore[arg-type]
+        raise TypeError(f"report({name}=…) got {type(value).__name__} {value!r:.60}, expected a number")

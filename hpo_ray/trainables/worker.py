@@ -11,6 +11,7 @@ import dataclasses
 import gc
 import os
 import pickle
+import signal
 import sys
 import threading
 import traceback
@@ -70,8 +71,6 @@ class Worker:
         for entry in reversed(self._setup.sys_path):
             if entry not in sys.path:
                 sys.path.insert(0, entry)
-        with contextlib.suppress(OSError):
-            os.chdir(self._setup.cwd)
         self._objective: Objective | None = None
         self._first_mb: float | None = None
 
@@ -90,17 +89,32 @@ class Worker:
 
     def _run(self, spec: TrialSpec) -> Ended:
         spec.dir.mkdir(parents=True, exist_ok=True)
+        self._restore()
+        trial = Trial(spec, self._send)
         with _output_to(spec.dir / "output.log"):
             try:
                 if self._objective is None:
                     self._objective = pickle.loads(self._setup.payload)
-                self._objective(spec.config, Trial(spec, self._send))
+                self._objective(spec.config, trial)
             except TrialStopped:
                 return Ended("stopped")
             except BaseException as error:
                 traceback.print_exc()
                 return _failure(error)
+            finally:
+                trial.end()
         return Ended("completed")
+
+    def _restore(self) -> None:
+        """Put back what the last trial may have changed: the working folder, closed or replaced streams."""
+        with contextlib.suppress(OSError):
+            os.chdir(self._setup.cwd)
+        for name, number in (("stdout", 1), ("stderr", 2)):
+            stream = getattr(sys, f"__{name}__")
+            if stream is None or stream.closed:
+                stream = open(number, "w", buffering=1, closefd=False)  # noqa: SIM115
+                setattr(sys, f"__{name}__", stream)
+            setattr(sys, name, stream)
 
     def _send(self, report: Report) -> bool:
         self._connection.send(report)
@@ -191,13 +205,15 @@ def _die_with(parent_fd: int) -> None:
 
     def watch() -> None:
         os.read(parent_fd, 1)
-        os._exit(1)
+        os.killpg(0, signal.SIGKILL)  # with whatever its trials started
 
     threading.Thread(target=watch, name="parent-watch", daemon=True).start()
 
 
 def main(arguments: list[str]) -> None:
     """Entry point. Arguments: the file descriptor of the message pipe, and of the parent's life line."""
+    for number in map(int, arguments):
+        os.set_inheritable(number, False)  # a trial's child processes must not hold the pipe open
     _die_with(int(arguments[1]))
     with contextlib.suppress(EOFError, BrokenPipeError, ConnectionResetError):
         Worker(Connection(int(arguments[0]))).serve()

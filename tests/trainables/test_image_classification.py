@@ -69,7 +69,10 @@ class Recorder:
             self.checkpoints.append(report.checkpoint)
             return stop_after is None or len(self.rows) < stop_after
 
-        spec = TrialSpec(**self._spec, attempt=attempt, dir=self.folder / f"attempt-{attempt}")
+        saved = list(self.folder.glob(f"attempt-{attempt - 1}/checkpoint-*"))
+        newest = max(saved, key=lambda path: int(path.name.partition("-")[2]), default=None)
+        folder = self.folder / f"attempt-{attempt}"
+        spec = TrialSpec(**self._spec, attempt=attempt, dir=folder, checkpoint=newest)
         return Trial(spec, send)
 
     @property
