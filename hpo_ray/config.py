@@ -193,7 +193,12 @@ def _overlaid(folders: Sequence[Path]) -> Iterator[Path]:
         return
     with tempfile.TemporaryDirectory() as merged:
         for folder in reversed(folders):
-            shutil.copytree(folder, merged, dirs_exist_ok=True)
+            # Only what Hydra would read: a user's folder may hold anything else.
+            for file in (folder / "config.yaml", *(f for group in GROUPS for f in (folder / group).glob("*.yaml"))):
+                if file.is_file():
+                    copy = Path(merged) / file.relative_to(folder)
+                    copy.parent.mkdir(exist_ok=True)
+                    shutil.copyfile(file, copy)
         yield Path(merged)
 
 

@@ -88,6 +88,7 @@ class Driver:
 
         Searcher and scheduler are functions of the journal: they are told the same things in the same order.
         """
+        undecided: dict[str, Decision] = {}  # a driver may die between a report and writing what follows from it
         for event in events:
             self._history.apply(event)
             trial = self._history.trials.get(event.get("trial_id", ""))
@@ -97,10 +98,16 @@ class Driver:
                 self._searcher.suggest(trial.trial_id)
             elif event["event"] == "trial_reported":
                 value = event["metrics"].get(self.experiment.metric, math.nan)
-                self.scheduler.record(trial.trial_id, event["fidelity"], value)
+                decision = self.scheduler.record(trial.trial_id, event["fidelity"], value)
+                if decision is not None:
+                    undecided[trial.trial_id] = decision
                 self._observe(trial, "running")
+            elif event["event"] == "rung_decided":
+                undecided.pop(trial.trial_id, None)
             elif event["event"] == "trial_ended" and trial.status != "interrupted":
                 self._observe(trial, trial.status)
+        for trial_id, decision in undecided.items():
+            self._decided(self._history.trials[trial_id], decision)
         unfinished = [trial for trial in self._history.trials.values() if trial.status in UNFINISHED]
         for trial in unfinished:
             if not trial.kept:  # decided, and the driver died before it could say so
@@ -165,10 +172,9 @@ class Driver:
             self._append("trial_checkpointed", trial, fidelity=report["fidelity"], path=path)
         # The scheduler decided before this was called; its decisions follow from the report, so they are written after.
         for decision in self._decisions.pop(trial.trial_id, []):
-            values = {"value": self._sign * decision.value, "cutoff": self._sign * decision.cutoff}
-            self._append("rung_decided", trial, **{**vars(decision), **values})
+            value = self._decided(trial, decision)
             if not decision.kept:
-                reason = f"rung {decision.rung:g}: {values['value']:.4g} ranked {decision.rank} of {decision.n}"
+                reason = f"rung {decision.rung:g}: {value:.4g} ranked {decision.rank} of {decision.n}"
                 self._ends[ray_id] = {"status": "stopped", "reason": reason}
         self._observe(trial, "running")
 
@@ -225,6 +231,12 @@ class Driver:
 
     def _newest(self, trial: TrialRecord) -> str | None:
         return next(reversed(trial.checkpoints.values()), None)
+
+    def _decided(self, trial: TrialRecord, decision: Decision) -> float:
+        """Write a rung's decision in the metric's own sense; returns its value."""
+        value, cutoff = self._sign * decision.value, self._sign * decision.cutoff
+        self._append("rung_decided", trial, **{**vars(decision), "value": value, "cutoff": cutoff})
+        return value
 
     def _any_reports(self) -> bool:
         """Whether any trial got as far as a good report: before that a mistake is the experiment's, not a trial's."""

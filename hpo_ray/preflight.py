@@ -6,6 +6,7 @@ Knows the registries of searchers, schedulers and trainables; starts nothing and
 from __future__ import annotations
 
 import importlib
+import itertools
 import os
 import socket
 from collections.abc import Mapping
@@ -176,9 +177,13 @@ def _check_fractions(data: dict[str, Any], problems: list[Problem]) -> None:
 def _check_grid(experiment: Experiment, space: SearchSpace | None, problems: list[Problem]) -> None:
     if space is not None and experiment.searcher.name == "grid":
         try:
-            next(iter(space.grid()), None)
+            beyond = experiment.trials is not None and any(itertools.islice(space.grid(), experiment.trials, None))
         except InvalidInput as error:
             problems.extend(error.problems)
+            return
+        if beyond:
+            message = f"{experiment.trials} would cut the grid short and leave values untried: trials=null runs it all"
+            problems.append(Problem("trials", message))
     elif experiment.trials is None:
         problems.append(Problem("trials", "null means a whole grid, which only searcher=grid has: give a number"))
 

@@ -90,6 +90,7 @@ MISTAKES: list[tuple[list[str], list[str]]] = [
     ([DIGITS, "training.epochs=5"], ["training.epochs", "below scheduler.max_t=27"]),
     ([DIGITS, "searcher=grid"], ["space.lr", "grid=n"]),
     ([DIGITS, "trials=null"], ["trials", "grid"]),
+    ([*MINE, "searcher=grid", "space.x=uniform(0, 1, grid=30)"], ["trials", "24 would cut the grid short"]),
     ([DIGITS, "trainable.target=my.py:train"], ["trainable.target", "function"]),
     ([*MINE, "training.lr=0.1"], ["training", "has no `training`"]),
     ([*MINE, "metric=done"], ["metric", "'done'"]),

@@ -167,7 +167,7 @@ def test_the_same_seed_gives_the_same_configurations(in_tmp: Path, searcher: str
             parabola,
             space,
             searcher=searcher,
-            trials=14,
+            trials=15,
             seed=7,
             slots=slots,
             scheduler=scheduler,

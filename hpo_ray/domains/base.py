@@ -5,6 +5,7 @@ Must not know: which kinds there are.
 
 from __future__ import annotations
 
+import abc
 from typing import TypeAlias
 
 from hpo_ray.domains.levels import Level, bare, level_text
@@ -17,18 +18,18 @@ MAX_GRID = 1_000_000  # points of a grid, of one domain and of a whole space
 MAX_TEXT = 10_000  # characters of one domain
 
 
-class DomainBase:
+class DomainBase(abc.ABC):
     """Domains are equal, hashed and shown by their text form."""
 
     when: When | None
 
+    @abc.abstractmethod
     def text(self) -> str:
         """The canonical text form; parsing it gives an equal domain."""
-        raise NotImplementedError
 
+    @abc.abstractmethod
     def canonical(self, value: object) -> Level:
         """``value`` as the domain itself has it; InvalidInput if it is none of its values."""
-        raise NotImplementedError
 
     def contains(self, value: object) -> bool:
         """Whether ``value`` belongs here. A whole float counts as an int, but True is no number.
