@@ -95,7 +95,7 @@ class Driver:
             if trial is None:
                 continue
             if event["event"] == "trial_suggested":
-                self._searcher.suggest(trial.trial_id)
+                self._searcher.replay(trial.trial_id, trial.config, trial.state)
             elif event["event"] == "trial_reported":
                 value = event["metrics"].get(self.experiment.metric, math.nan)
                 decision = self.scheduler.record(trial.trial_id, event["fidelity"], value)

@@ -16,6 +16,9 @@ from typing import Any
 import numpy as np
 from ray.tune.search import Searcher
 
+from hpo_ray.domains import collecting, show
+from hpo_ray.errors import InvalidInput, Problem
+from hpo_ray.searchers.nested import Nesting
 from hpo_ray.space import SearchSpace
 
 Config = dict[str, Any]
@@ -24,9 +27,12 @@ Config = dict[str, Any]
 class SpaceSearcher(Searcher, abc.ABC):
     """A searcher over a `SearchSpace`; usable as ``search_alg`` of any ``tune.Tuner``.
 
-    Subclasses say how to propose a configuration, and what to make of an observation.
+    Subclasses say how to propose a configuration, and what to make of an observation. They see flat configurations: in
+    a nested space, ``{"model": {"layers": …}}``, that parameter is ``model.layers`` to them.
     """
 
+    # Whether `tune.grid_search` is understood: only a grid tries all of its values.
+    _takes_grids = False
     _metric: str | None
     _mode: str | None
 
@@ -42,14 +48,16 @@ class SpaceSearcher(Searcher, abc.ABC):
         """Make a searcher.
 
         Args:
-            space: Where to search: ours, its text form, or Ray's domains; None: the Tuner's ``param_space``.
-            metric: The reported key to optimise; None: the Tuner's.
-            mode: ``"min"`` or ``"max"``; None: the Tuner's.
+            space: Where to search: ours, its text form, or Ray's domains, the last two also in nested dictionaries;
+                None: the Tuner's ``param_space``.
+            metric: The reported key to optimise; None: the Tuner's, which passes it on together with its
+                ``param_space`` only: with `space` give both.
+            mode: ``"min"`` or ``"max"``; None: likewise.
             seed: All randomness comes from it.
-            points_to_evaluate: Configurations to suggest first, in order.
+            points_to_evaluate: Configurations to suggest first, in order; of the space's shape or flat.
 
         Raises:
-            InvalidInput: The space has mistakes, or a point lies outside it.
+            InvalidInput: The space has mistakes or a ``tune.grid_search``, or a point lies outside it.
         """
         super().__init__(metric=metric, mode=mode)
         self.seed = seed
@@ -59,6 +67,7 @@ class SpaceSearcher(Searcher, abc.ABC):
         self._states: dict[str, dict[str, Any]] = {}
         self._count = 0
         self.space: SearchSpace | None = None
+        self._nesting: Nesting | None = None
         if space is not None:
             self._set_space(space)
 
@@ -67,17 +76,21 @@ class SpaceSearcher(Searcher, abc.ABC):
     def set_search_properties(
         self, metric: str | None, mode: str | None, config: Mapping[str, Any], **spec: object
     ) -> bool:
-        """Take what the Tuner knows; False where both sides name the same thing (Ray then refuses)."""
-        if config and self.space is not None:
-            return False
-        if config:
-            self._set_space(config)
+        """Take what the Tuner knows; False where both sides name the same thing (Ray then refuses).
+
+        Raises:
+            InvalidInput: As for the space in ``__init__``.
+        """
         self._metric = metric or self._metric
         self._mode = mode or self._mode
+        if config and self.space is not None:
+            return False  # Ray goes on all the same where `config` holds only constants: it merges them with ours
+        if config:
+            self._set_space(config)
         return True
 
     def suggest(self, trial_id: str) -> Config | None:
-        """The next configuration; `Searcher.FINISHED` when there is none left.
+        """The next configuration, in the shape of the given space; `Searcher.FINISHED` when there is none left.
 
         Raises:
             ValueError: No space was given, here or as the Tuner's ``param_space``.
@@ -89,12 +102,23 @@ class SpaceSearcher(Searcher, abc.ABC):
         config = self._points[k] if k < len(self._points) else self._propose(k, rng)
         if config is None:
             return str(self.FINISHED)  # type: ignore[return-value]  # Ray's own type says dict
-        self._count += 1
-        self._calls.append(["suggest", trial_id])
-        self._configs[trial_id] = config
-        self._tell(trial_id, config, None, None, "pending", None)
-        self._states[trial_id] = self._state()
-        return dict(config)
+        self._suggested(trial_id, config, self._state() if k >= len(self._points) else {})
+        if self._nesting is None:
+            return dict(config)
+        return self._nesting.nested({**self.space.constants, **config})  # a given point may leave constants out
+
+    def replay(self, trial_id: str, config: Config, state: Mapping[str, Any]) -> None:
+        """Take a suggestion made before, by this searcher or one like it, as made: nothing is computed anew.
+
+        Args:
+            trial_id: Whose it was.
+            config: What was suggested, as it was or flat.
+            state: What `state_of` said of it then.
+        """
+        [flat] = self._flat([config])
+        if self._count >= len(self._points):
+            self._replayed(self._count, state)
+        self._suggested(trial_id, flat, dict(state))
 
     def on_trial_result(self, trial_id: str, result: dict[str, Any]) -> None:
         """Ray reports progress: observed at Ray's ``training_iteration``."""
@@ -126,10 +150,10 @@ class SpaceSearcher(Searcher, abc.ABC):
     def restore(self, checkpoint_path: str) -> None:
         """Replay the calls that `save` wrote; the searcher must be fresh and over the same space."""
         document = json.loads(Path(checkpoint_path).read_text())
-        self.seed, self._points = document["seed"], document["points"]
+        self.seed, self._points = document["seed"], self._flat(document["points"])
         for name, *arguments in document["calls"]:
             if name == "suggest":
-                self.suggest(*arguments)
+                self.replay(*arguments)
             else:
                 trial_id, config, loss, fidelity, status, se = arguments
                 value = float(loss) if loss is not None else None
@@ -151,14 +175,17 @@ class SpaceSearcher(Searcher, abc.ABC):
 
         Args:
             trial_id: Whose observation it is; its latest replaces earlier ones at the same fidelity.
-            config: Its configuration, as suggested.
-            loss: Minimised; None where nothing was measured.
+            config: Its configuration, as suggested or flat.
+            loss: Minimised; None where nothing was measured. A trial that ends in NaN or infinity has failed.
             fidelity: Where `loss` was measured; None: the trial has no fidelity.
             status: ``running``, or how the trial ended: ``completed``, ``stopped``, ``failed``, ….
             se: Standard error of `loss`, if known.
         """
+        [config] = self._flat([config])
         self._calls.append(["observe", trial_id, config, loss, fidelity, status, se])
         usable = loss is not None and math.isfinite(loss)
+        if loss is not None and not usable and status in ("completed", "stopped"):
+            status = "failed"  # whatever was measured before, it ended in NaN or infinity
         self._tell(trial_id, config, loss if usable else None, fidelity, status, se)
 
     def state_of(self, trial_id: str) -> dict[str, Any]:
@@ -186,18 +213,52 @@ class SpaceSearcher(Searcher, abc.ABC):
         """Small JSON that explains the last proposal; most searchers need none."""
         return {}
 
+    def _replayed(self, k: int, state: Mapping[str, Any]) -> None:
+        """Be as after proposing configuration number k, which left `state`; most searchers have nothing to do."""
+
     def _space_set(self) -> None:
         """Called once the space is known."""
+
+    def _suggested(self, trial_id: str, config: Config, state: dict[str, Any]) -> None:
+        """Note a suggestion."""
+        self._count += 1
+        self._calls.append(["suggest", trial_id, config, state])
+        self._configs[trial_id] = config
+        self._states[trial_id] = state
+        self._tell(trial_id, config, None, None, "pending", None)
 
     def _set_space(self, space: SearchSpace | Mapping[str, Any]) -> None:
         if isinstance(space, SearchSpace):
             self.space = space
         else:
-            rays = any(type(value).__module__.startswith("ray.") for value in space.values())
-            self.space = SearchSpace.from_ray(space) if rays else SearchSpace.parse(space)
+            self._nesting = Nesting(space)
+            self.space = self._read(self._nesting)
+        self._points = self._flat(self._points)
         if self._points:
             self.space.encode(self._points)
         self._space_set()
+
+    def _read(self, nesting: Nesting) -> SearchSpace:
+        """The space of these entries; InvalidInput with every mistake, a grid where there is none among them."""
+        name = type(self).__name__
+        problems = [
+            Problem(
+                f"space.{key}",
+                f"tune.grid_search is given, but {name} samples: use tune.choice({show(values)}), "
+                "or leave search_alg out so that Tune runs the grid",
+            )
+            for key, values in nesting.grids.items()
+            if not self._takes_grids
+        ]
+        with collecting(problems):
+            space = (SearchSpace.from_ray if nesting.is_rays else SearchSpace.parse)(nesting.entries)
+            if not problems:
+                return space
+        raise InvalidInput(*problems)
+
+    def _flat(self, configs: Sequence[Config]) -> list[Config]:
+        """The same configurations under the space's own names."""
+        return list(configs) if self._nesting is None else [self._nesting.flat(config) for config in configs]
 
     def _sign(self) -> float:
         return -1.0 if self._mode == "max" else 1.0
@@ -206,6 +267,9 @@ class SpaceSearcher(Searcher, abc.ABC):
         config = self._configs.get(trial_id)
         if config is None:
             return
-        value = result.get(self._metric or "")
+        if self._metric is None or self._mode is None:
+            # Tune does not pass its own on where the space stands in the searcher.
+            raise ValueError(f"{type(self).__name__} was not told what to optimise: pass metric=… and mode=… to it")
+        value = result.get(self._metric)
         loss = None if value is None else self._sign() * float(value)
         self.observe(trial_id, config, loss, fidelity=result.get("training_iteration"), status=status)

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
+from typing import Any
 
 import numpy as np
 
@@ -10,8 +11,12 @@ from hpo_ray.searchers.base import Config, SpaceSearcher
 
 
 class GridSearcher(SpaceSearcher):
-    """All combinations; the last parameter varies fastest. Continuous parameters need ``grid=n``."""
+    """All combinations; the last parameter varies fastest. Continuous parameters need ``grid=n``.
 
+    ``tune.grid_search`` and ``tune.choice`` mean the same here.
+    """
+
+    _takes_grids = True
     _grid: Iterator[Config]
 
     def _space_set(self) -> None:
@@ -20,3 +25,6 @@ class GridSearcher(SpaceSearcher):
 
     def _propose(self, k: int, rng: np.random.Generator) -> Config | None:
         return next(self._grid, None)
+
+    def _replayed(self, k: int, state: Mapping[str, Any]) -> None:
+        next(self._grid, None)

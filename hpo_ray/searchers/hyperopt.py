@@ -12,9 +12,10 @@ import hyperopt
 import numpy as np
 from hyperopt import hp
 
-from hpo_ray.domains import level_key, thaw
+from hpo_ray.domains import level_key
 from hpo_ray.searchers.base import Config, SpaceSearcher
-from hpo_ray.space import Dim, Domain, Numeric, SearchSpace
+from hpo_ray.searchers.levels import levels_of
+from hpo_ray.space import Dim, SearchSpace
 
 # hyperopt's own default is 20, most of a small sweep.
 STARTUP_TRIALS = 10
@@ -79,7 +80,7 @@ class HyperoptSearcher(SpaceSearcher):
         assert self.space is not None
         domain = self.space.domains[name]
         if name in self._indexed and domain.kind != "choice":
-            return float(domain.to_unit(_levels(domain)[int(value)]))
+            return float(domain.to_unit(levels_of(domain)[int(value)]))
         return float(value)
 
     def _from_column(self, name: str, value: float, config: Config) -> float:
@@ -88,15 +89,9 @@ class HyperoptSearcher(SpaceSearcher):
         if domain.kind == "choice":
             return int(value)
         if name in self._indexed:
-            keys = [level_key(level) for level in _levels(domain)]
+            keys = [level_key(level) for level in levels_of(domain)]
             return keys.index(level_key(config[name]))
         return float(value)
-
-
-def _levels(domain: Domain) -> list[Any]:
-    if isinstance(domain, Numeric):
-        return [domain.level(index) for index in range(domain.levels or 0)]
-    return [thaw(level) for level in domain.values]
 
 
 def _tree(space: SearchSpace) -> dict[str, Any]:
@@ -113,7 +108,7 @@ def _tree(space: SearchSpace) -> dict[str, Any]:
         if name not in nodes:
             domain = space.domains[name]
             if name in children:
-                branches = [branch(name, index, level) for index, level in enumerate(_levels(domain))]
+                branches = [branch(name, index, level) for index, level in enumerate(levels_of(domain))]
                 nodes[name] = hp.choice(name, branches)
             elif domain.kind == "choice":
                 nodes[name] = hp.randint(name, domain.levels)
