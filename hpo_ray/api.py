@@ -70,7 +70,7 @@ def run(
         metric: The reported key to optimise; default ``loss`` for an objective.
         mode: ``"min"`` (default for an objective) or ``"max"``.
         fidelity: The reported key that says how far training got; an early-stopping scheduler needs it.
-        searcher: A name from `conf/searcher/`; default ``hyperopt``.
+        searcher: A name from `conf/searcher/`; default ``gp_ei``.
         scheduler: A name from `conf/scheduler/`, or a mapping with its options; default ``none`` for an objective,
             since only you know whether it reports progress.
         trials: How many configurations; default 24.

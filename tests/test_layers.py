@@ -14,6 +14,7 @@ ALLOWED: dict[str, set[str]] = {
     "errors": set(),
     "domains": {"errors"},
     "space": {"errors", "domains"},
+    "gp": set(),
     "journal": {"errors"},
     "history": {"errors", "journal"},
     "config": {"errors"},

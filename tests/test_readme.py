@@ -7,6 +7,7 @@ import shlex
 import subprocess
 import sys
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -66,6 +67,21 @@ def test_every_make_command_is_a_target() -> None:
 def test_every_command_of_the_program_is_in_the_readme() -> None:
     for command in cli.app.registered_commands:
         assert f"hpo-ray {command.name}" in README, command.name
+
+
+@pytest.mark.usefixtures("ray_here", "in_tmp")
+def test_the_searcher_serves_a_tuner_as_shown(tmp_path: Path) -> None:
+    code = next(block for block in blocks(README, "python") if "GPEISearcher" in block)
+    code = code.replace("num_samples=20", "num_samples=5").replace(
+        "tune_config=", "run_config=run_config, tune_config="
+    )
+    from ray import tune
+
+    names: dict[str, Any] = {"run_config": tune.RunConfig(storage_path=str(tmp_path), verbose=0)}
+    exec(code, names)
+    results = names["tuner"].fit()
+    assert len(results) == 5
+    assert not results.errors
 
 
 def test_the_objective_and_the_python_lines_work_as_shown(newcomer: Path) -> None:

@@ -1,0 +1,165 @@
+"""GP-EI: Bayesian optimisation by log expected improvement under a Gaussian process.
+
+The mathematics is in `hpo_ray.gp`, which knows arrays only; here a space becomes columns, and trials become rows.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Mapping
+from typing import Any
+
+import numpy as np
+from threadpoolctl import ThreadpoolController
+
+from hpo_ray.domains import level_key
+from hpo_ray.gp.columns import MANY_LEVELS, Array, Column, Columns, Mask
+from hpo_ray.gp.maximiser import sobol
+from hpo_ray.gp.model import Known, Model
+from hpo_ray.gp.recipe import Recipe
+from hpo_ray.searchers.base import Config, SpaceSearcher
+from hpo_ray.searchers.ledger import Ledger, Rows
+from hpo_ray.searchers.levels import levels_of
+from hpo_ray.space import SearchSpace
+
+# Losses that the model needs before it says anything.
+FEWEST = 3
+# The space-filling start has so many different points; should it last longer, random ones follow.
+DESIGN_POINTS = 64
+
+
+Allowed = Callable[[Array], Mask]
+
+
+class GPEISearcher(SpaceSearcher):
+    """Suggests where a Gaussian process expects the largest improvement; the first few suggestions fill the space.
+
+    Trials still running count as pending: a suggestion takes into account all that they might turn out to be. Trials
+    stopped early count at the fidelity that they reached. Failures are learned as regions to avoid. A configuration is
+    not suggested twice unless the objective is noisy; when a finite space is exhausted, `suggest` says so.
+
+    Ray needs ``max_concurrent_trials`` to ask for more than one suggestion at a time; there is no limit of our own.
+
+    Attributes:
+        recipe: What the model is made of.
+    """
+
+    recipe = Recipe()
+
+    def _space_set(self) -> None:
+        assert self.space is not None  # called when it is set
+        self._columns = columns_of(self.space, trend=self.recipe.trend)
+        self._ledger = Ledger(self._columns.d)
+        self._tried: set[bytes] = set()
+        self._state_now: dict[str, Any] = {}
+        if self._columns.d:
+            self._model = Model(self._columns, self.recipe, self.seed)
+            self._start = self._columns.from_unit(sobol(DESIGN_POINTS, self._columns.d, [self.seed]))
+
+    def _propose(self, k: int, rng: np.random.Generator) -> Config | None:
+        assert self.space is not None  # `suggest` has checked it
+        self._state_now = {}
+        if not self._columns.d:
+            return None if k else self.space.sample(rng)
+        with _BLAS.limit(limits=1):  # these matrices are small: more threads only get in each other's way
+            point = self._next(k, rng)
+        if point is None:
+            return None
+        [config] = self.space.decode(point[None])
+        return config
+
+    def _next(self, k: int, rng: np.random.Generator) -> Array | None:
+        """A settled point; None when all have been tried, and nothing speaks for noise."""
+        design = self.recipe.design or min(max(6, 2 * self._columns.d), 12)
+        measured = self._ledger.measured
+        modelled = len(measured) >= FEWEST and len(self._ledger) >= design
+        point = self._propose_point(measured, k, rng, self._untried) if modelled else None
+        if point is None:
+            point = self._fill(k, rng)
+        if point is None and modelled and (self._ledger.noisy or self._model.noisy()):
+            point = self._propose_point(measured, k, rng, self._settled_trials)
+        return point
+
+    def _propose_point(self, measured: Rows, k: int, rng: np.random.Generator, allowed: Allowed) -> Array | None:
+        point = self._model.propose(self._known(measured), k, rng, allowed)
+        self._state_now = self._model.state(k)
+        return point
+
+    def _fill(self, k: int, rng: np.random.Generator) -> Array | None:
+        """An untried point of the space-filling start, or a random one; None if there is none."""
+        some = np.vstack([self._start[k : k + 1], self._columns.from_unit(rng.random((64, self._columns.d)))])
+        for candidates in (self._columns.settle(some)[0], self._columns.enumerate()):
+            if candidates is not None and (free := np.flatnonzero(self._untried(candidates))).size:
+                return np.asarray(candidates[free[0]])
+        return None
+
+    def _untried(self, points: Array) -> Mask:
+        """Which settled points were never suggested."""
+        return np.array([point.tobytes() not in self._tried for point in points], dtype=bool)
+
+    def _settled_trials(self, points: Array) -> Mask:
+        """Which settled points are neither awaited nor failed."""
+        rows = np.concatenate([self._ledger.pending, self._ledger.failed])
+        taken = {point.tobytes() for point in self._ledger.points(rows)}
+        return np.array([point.tobytes() not in taken for point in points], dtype=bool)
+
+    def _known(self, measured: Rows) -> Known:
+        ledger = self._ledger
+        level, top = ledger.fidelity(measured), ledger.top_fidelity
+        pending, failed = ledger.pending, ledger.failed
+        # On a log scale, as rungs are; a trial without a fidelity counts as fully trained.
+        levels = np.log1p(np.maximum(level, 0.0)) / np.log1p(max(top, 1e-12)) if math.isfinite(top) else level
+        levels = np.where(np.isfinite(levels), levels, 1.0)
+        return Known(
+            points=ledger.points(measured),
+            used=ledger.used(measured),
+            loss=ledger.loss(measured),
+            se=np.nan_to_num(ledger.se(measured), nan=0.0, posinf=0.0),
+            level=None if (levels == levels[0]).all() else levels,
+            pending=ledger.points(pending),
+            pending_used=ledger.used(pending),
+            failed=ledger.points(failed),
+            failed_used=ledger.used(failed),
+        )
+
+    def _tell(
+        self, trial_id: str, config: Config, loss: float | None, fidelity: float | None, status: str, se: float | None
+    ) -> None:
+        assert self.space is not None  # nothing is told before it is set
+        if trial_id not in self._ledger:
+            x, used = self.space.encode([config])
+            # Through the columns, so that a level's coordinate is the very number that proposals have.
+            [point], [used_now] = self._columns.settle(np.where(used, x, self._columns.rest))
+            self._ledger.add(trial_id, point, used_now)
+            self._tried.add(point.tobytes())
+        self._ledger.tell(trial_id, loss, fidelity, status, se)
+
+    def _state(self) -> dict[str, Any]:
+        return self._state_now
+
+    def _replayed(self, k: int, state: Mapping[str, Any]) -> None:
+        if state:
+            self._model.set_state(dict(state))
+
+
+def columns_of(space: SearchSpace, *, trend: bool = True) -> Columns:
+    """The space's encoding, column by column."""
+    places = {name: place for place, name in enumerate(space.names)}
+    parents = {dim.parent for dim in space.dims}
+    columns = []
+    for dim in space.dims:
+        domain = space.domains[dim.name]
+        levels: tuple[float, ...] | None = None
+        if dim.kind == "choice":
+            levels = tuple(float(index) for index in range(dim.levels or 0))
+        elif dim.levels is not None and (dim.levels <= MANY_LEVELS or dim.name in parents):
+            levels = tuple(domain.to_unit(value) for value in levels_of(domain))
+        parent, when = None, frozenset[int]()
+        if dim.parent is not None:
+            parent, keys = places[dim.parent], {level_key(level) for level in dim.when}
+            when = frozenset(i for i, v in enumerate(levels_of(space.domains[dim.parent])) if level_key(v) in keys)
+        columns.append(Column(levels, dim.kind == "choice", parent, when))
+    return Columns(columns, trend=trend)
+
+
+_BLAS = ThreadpoolController().select(user_api="blas")
