@@ -15,6 +15,11 @@ from hpo_ray.gp.columns import Array
 # Candidate powers of Yeo & Johnson's transform; 1 changes nothing, less draws the upper tail in.
 POWERS = (-3.0, -2.0, -1.5, -1.0, -0.5, 0.0, 0.5, 1.0, 1.5, 2.0)
 
+# Values differ if they do by more than this share of the largest.
+EQUAL = 1e-12
+# Losses beyond this are scaled down before their squares are taken.
+HUGE = 1e100
+
 # The ways: as they are, the worse half by rank, all by rank.
 PLAIN, HALF_RANK, RANK = "plain", "half_rank", "rank"
 
@@ -37,11 +42,10 @@ class Warped:
 
 
 def standardise(y: Array) -> Warped:
-    """(y - mean)/sd; the sd counts as 1 where all outputs are equal to rounding."""
+    """(y - mean)/sd; all 0 where all outputs are equal to rounding."""
     centre, spread = float(y.mean()), float(y.std())
-    if not spread > 1e-12 * float(np.abs(y).max(initial=0.0)):
-        spread = 1.0
-        centre = float(np.median(y))
+    if not spread > EQUAL * _size(y):
+        return Warped(np.zeros(len(y)), np.ones(len(y)))
     return Warped((y - centre) / spread, np.full(len(y), 1.0 / spread))
 
 
@@ -63,19 +67,22 @@ def by_rank(y: Array) -> Warped:
 def by_half_rank(y: Array) -> Warped:
     """Losses worse than the median moved to the normal quantiles of their ranks (Song et al. 2024, section 3.2).
 
-    The better half stays as it is; its spread about the median sets the normal's.
+    The better half stays as it is; its spread about the median sets the normal's. Where it has none, all go by rank.
     """
     median = float(np.median(y))
     good = y <= median
     spread = float(np.sqrt(np.mean((y[good] - median) ** 2)))
-    if not spread > 0:
-        return Warped(y, np.ones(len(y)))
+    if not spread > EQUAL * _size(y):
+        return by_rank(y)
     z = np.where(good, y, median + spread * np.maximum(ndtri(_middle_ranks(y)), 0.0))
     return Warped(z, np.where(good, 1.0, _slopes(y, z)))
 
 
 def prepare(y: Array, way: str) -> Warped:
     """Losses seen one of the three ways, standardised; a power may follow."""
+    if (size := _size(y)) > HUGE:
+        smaller = prepare(y / size, way)
+        return Warped(smaller.z, smaller.slope / size)
     if way == RANK:
         first = by_rank(y)
     elif way == HALF_RANK:
@@ -100,8 +107,15 @@ def _middle_ranks(y: Array) -> Array:
 
 
 def _slopes(y: Array, z: Array) -> Array:
-    """dz/dy between each value's neighbours."""
+    """dz/dy between each value's neighbours; values equal to rounding count as that far apart."""
     values, first, inverse = np.unique(y, return_index=True, return_inverse=True)
     if len(values) < 2:
         return np.ones(len(y))
-    return np.asarray(np.gradient(z[first], values)[inverse])
+    around = np.arange(len(values))
+    below, above = np.maximum(around - 1, 0), np.minimum(around + 1, len(values) - 1)
+    gaps = np.maximum(values[above] - values[below], EQUAL * max(_size(y), 1e-300))
+    return np.asarray(((z[first][above] - z[first][below]) / gaps)[inverse])
+
+
+def _size(y: Array) -> float:
+    return float(np.abs(y).max(initial=0.0))

@@ -84,7 +84,7 @@ class View:
         if due:
             self._fit(features, prepared, se)
         warped = outputs.with_power(prepared, self.power)
-        extra = (se * warped.slope) ** 2
+        extra = _noise(se, warped)
         assert self.theta is not None  # fitted at first
         if due or not appended or se.any() or not 0 < self.base <= n:
             self.base = n
@@ -109,7 +109,7 @@ class View:
         if self.choose_power:
             self.power = self._likeliest_power(features, prepared)
         warped = outputs.with_power(prepared, self.power)
-        extra = (se * warped.slope) ** 2
+        extra = _noise(se, warped)
         warm, centre = self.theta, self.prior.mean(width)
         # A warm start needs few steps, and the next refit goes on from where this one ends.
         start, steps = (centre, 50) if warm is None or n <= FEW else (warm, WARM_STEPS)
@@ -140,3 +140,8 @@ class View:
                 fit_term = -0.5 * float((warped.z - mean[0]) @ alpha[:, 0])
             scores.append(fit_term + warped.log_jacobian)
         return outputs.POWERS[int(np.argmax(scores))]
+
+
+def _noise(se: Array, warped: outputs.Warped) -> Array:
+    """`n` noise variances of the transformed losses; a standard error of a thousand says nothing at all."""
+    return np.minimum(se * warped.slope, 1e3) ** 2
