@@ -84,7 +84,8 @@ def maximise(
         `d`: a settled, allowed point; None where no candidate is allowed.
     """
     settled, used = columns.settle(candidates)
-    values = np.where(allowed(settled), acquisition(settled, used), -np.inf)
+    values = acquisition(settled, used)
+    values = np.where(allowed(settled) & np.isfinite(values), values, -np.inf)
     if not np.isfinite(values).any():
         return None
     if not starts:
@@ -114,7 +115,8 @@ def best_of(
     if not ok.any():
         return None
     settled, used = settled[ok], used[ok]
-    return np.asarray(settled[int(acquisition(settled, used).argmax())])
+    values = acquisition(settled, used)
+    return np.asarray(settled[int(np.where(np.isfinite(values), values, -np.inf).argmax())])
 
 
 def _diverse(scaled: Array, values: Array, count: int) -> Integers:

@@ -27,6 +27,8 @@ FULL = 1000
 # Noise above this share of the outputs' variance counts: the incumbent is then uncertain among so many contenders.
 NOISY = 0.03
 CONTENDERS = 20
+# Joint draws of what is uncertain, in opposite pairs.
+FANTASIES = 16
 
 
 @dataclass(frozen=True)
@@ -66,7 +68,8 @@ class Model:
         owner = columns.owner
         # The level of training, where it differs, is one more column.
         self._levelled = np.append(owner, columns.d)
-        self._views = [View(way, owner, power=recipe.power) for way in recipe.ways]
+        ways = {outputs.PLAIN: True, outputs.HALF_RANK: recipe.half_rank, outputs.RANK: recipe.rank}
+        self._views = [View(way, owner, power=recipe.power) for way, used in ways.items() if used]
         self._failures = View(outputs.PLAIN, owner, labels=True)
 
     def noisy(self) -> bool:
@@ -144,7 +147,7 @@ class Model:
         draws = mean
         if self.recipe.fantasies:
             factor = robust_cholesky(covariance, posterior.scale)
-            half = rng.standard_normal((len(unsure), self.recipe.fantasies // 2))
+            half = rng.standard_normal((len(unsure), FANTASIES // 2))
             draws = mean + factor @ np.hstack([half, -half])
         outputs_ = np.vstack([np.repeat(posterior.y, draws.shape[1], axis=1), draws])
         # Drawn are values of the function itself, which have no noise (but a little, to stay well-conditioned).

@@ -17,7 +17,7 @@ POWERS = (-3.0, -2.0, -1.5, -1.0, -0.5, 0.0, 0.5, 1.0, 1.5, 2.0)
 
 # Values differ if they do by more than this share of the largest.
 EQUAL = 1e-12
-# Losses beyond this are scaled down before their squares are taken.
+# Losses beyond this, or all below its inverse, are brought to size 1 before their squares are taken.
 HUGE = 1e100
 
 # The ways: as they are, the worse half by rank, all by rank.
@@ -72,7 +72,7 @@ def by_half_rank(y: Array) -> Warped:
     median = float(np.median(y))
     good = y <= median
     spread = float(np.sqrt(np.mean((y[good] - median) ** 2)))
-    if not spread > EQUAL * _size(y):
+    if not spread > EQUAL * _size(y[good]):
         return by_rank(y)
     z = np.where(good, y, median + spread * np.maximum(ndtri(_middle_ranks(y)), 0.0))
     return Warped(z, np.where(good, 1.0, _slopes(y, z)))
@@ -80,7 +80,7 @@ def by_half_rank(y: Array) -> Warped:
 
 def prepare(y: Array, way: str) -> Warped:
     """Losses seen one of the three ways, standardised; a power may follow."""
-    if (size := _size(y)) > HUGE:
+    if (size := _size(y)) > HUGE or 0 < size < 1 / HUGE:
         smaller = prepare(y / size, way)
         return Warped(smaller.z, smaller.slope / size)
     if way == RANK:
@@ -113,7 +113,8 @@ def _slopes(y: Array, z: Array) -> Array:
         return np.ones(len(y))
     around = np.arange(len(values))
     below, above = np.maximum(around - 1, 0), np.minimum(around + 1, len(values) - 1)
-    gaps = np.maximum(values[above] - values[below], EQUAL * max(_size(y), 1e-300))
+    rounding = EQUAL * np.maximum(np.abs(values[above]), np.abs(values[below]))
+    gaps = np.maximum(values[above] - values[below], np.maximum(rounding, 1e-300))
     return np.asarray(((z[first][above] - z[first][below]) / gaps)[inverse])
 
 

@@ -4,31 +4,29 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from hpo_ray.gp.outputs import HALF_RANK, PLAIN, RANK
-
 
 @dataclass(frozen=True)
 class Recipe:
-    """The parts of the searcher.
+    """The parts of the searcher; all are in use unless someone measures what it is without one.
 
     Attributes:
-        ways: How losses are looked at; suggestions take the ways in turn.
+        half_rank: Whether suggestions also look at losses with the worse half by rank (ways take turns).
+        rank: Whether they also look at losses all by rank.
         trend: Whether each parameter has an effect of its own, a polynomial.
         power: Whether a power transform is chosen by likelihood.
-        noise_aware: Whether the incumbent is uncertain under noise, rather than the lowest observation.
-        fantasies: How many joint draws stand for what is pending (even); 0: its mean alone.
+        noise_aware: Whether the incumbent is a mean, uncertain under noise, rather than the lowest observation.
+        fantasies: Whether joint draws stand for what is pending, rather than its mean.
         local: Whether neighbours of the best points join the candidates.
         climb: Whether candidates are improved by gradients and single discrete moves.
         feasibility: Whether failures are learned.
-        design: Points of the space-filling start; 0: 2 d, from 6 to 12.
     """
 
-    ways: tuple[str, ...] = (PLAIN, HALF_RANK, RANK)
+    half_rank: bool = True
+    rank: bool = True
     trend: bool = True
     power: bool = True
     noise_aware: bool = True
-    fantasies: int = 16
+    fantasies: bool = True
     local: bool = True
     climb: bool = True
     feasibility: bool = True
-    design: int = 0

@@ -107,7 +107,7 @@ class View:
             features, se, n = features[some], se[some], FIT_AT_MOST
             prepared = outputs.Warped(prepared.z[some], prepared.slope[some])
         if self.choose_power:
-            self.power = self._likeliest_power(features, prepared)
+            self.power = self._likeliest_power(features, prepared, se)
         warped = outputs.with_power(prepared, self.power)
         extra = _noise(se, warped)
         warm, centre = self.theta, self.prior.mean(width)
@@ -122,14 +122,15 @@ class View:
         self.theta, self.evidence = first[0], first[1] / n
         self._posterior = None
 
-    def _likeliest_power(self, features: Array, prepared: outputs.Warped) -> float:
+    def _likeliest_power(self, features: Array, prepared: outputs.Warped, se: Array) -> float:
         """The power that makes the losses most likely, under the current kernel or else as independent draws.
 
         Snelson et al. 2004 (warped Gaussian processes), eq. 5: the evidence of the outputs times their Jacobian.
         """
         factor = None
         if self.theta is not None:
-            factor = Posterior(self.theta, self.owner, features, prepared.z).factor
+            extra = _noise(se, outputs.with_power(prepared, self.power))
+            factor = Posterior(self.theta, self.owner, features, prepared.z, extra=extra).factor
         scores = []
         for power in outputs.POWERS:
             warped = outputs.with_power(prepared, power)

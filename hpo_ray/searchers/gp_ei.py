@@ -50,6 +50,7 @@ class GPEISearcher(SpaceSearcher):
         assert self.space is not None  # called when it is set
         self._columns = columns_of(self.space, trend=self.recipe.trend)
         self._ledger = Ledger(self._columns.d)
+        self._design = min(max(6, 2 * self._columns.d), 12)
         self._tried: set[bytes] = set()
         self._state_now: dict[str, Any] = {}
         if self._columns.d:
@@ -70,9 +71,8 @@ class GPEISearcher(SpaceSearcher):
 
     def _next(self, k: int, rng: np.random.Generator) -> Array | None:
         """A settled point; None when all have been tried, and nothing speaks for noise."""
-        design = self.recipe.design or min(max(6, 2 * self._columns.d), 12)
         measured = self._ledger.measured
-        modelled = len(measured) >= FEWEST and len(self._ledger) >= design
+        modelled = len(measured) >= FEWEST and len(self._ledger) >= self._design
         point = self._propose_point(measured, k, rng, self._untried) if modelled else None
         if point is None:
             point = self._fill(k, rng)

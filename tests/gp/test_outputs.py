@@ -277,6 +277,26 @@ def test_one_diverged_loss_does_not_push_the_others_together_by_half_rank() -> N
         assert np.ptp(prepare(y, way).z[:-1]) > 1.0
 
 
+@pytest.mark.parametrize("way", [HALF_RANK, RANK])
+def test_one_diverged_loss_leaves_the_slopes_of_the_others_as_they_were(way: str) -> None:
+    """Or else their standard errors would no longer count."""
+    y = np.random.default_rng(0).random(21)
+    slopes = [prepare(np.append(y, top), way).slope[:-1] for top in (10.0, 1e15)]
+    assert np.median(slopes[1]) > 0.5 * np.median(slopes[0])
+
+
+@pytest.mark.parametrize("way", WAYS)
+@pytest.mark.parametrize("top", [1e99, 1e101, 1e200, 1e308])
+def test_losses_may_be_as_large_as_numbers_get(way: str, top: float) -> None:
+    y = np.random.default_rng(0).uniform(-1, 1, 20)
+    y[7] = 1.0
+    for power in POWERS:
+        one, other = (with_power(prepare(scale * y, way), power) for scale in (1.0, top))
+        np.testing.assert_allclose(other.z, one.z, rtol=1e-10, atol=1e-11)
+        assert np.all((other.slope >= 0) & np.isfinite(other.log_jacobian))
+        np.testing.assert_allclose(other.slope * top, one.slope, rtol=1e-3)
+
+
 # The Jacobian, and how transforms are put together.
 
 

@@ -98,6 +98,17 @@ def test_rows_that_are_not_appended_may_come_in_any_order(way: str, fits: Fits) 
     assert len(fits.calls) == 1
 
 
+def test_losses_that_have_changed_are_seen_without_a_new_row(fits: Fits) -> None:
+    features, y = search(MIXED, 51, 18)
+    view = View(PLAIN, MIXED.owner)
+    for n in (50, 51):
+        view.look(features[:n], y[:n], np.zeros(n), appended=True)
+    other = y[::-1].copy()
+    got = view.look(features, other, np.zeros(51), appended=True)
+    assert_alike(got, afresh(view, features, other), at(MIXED))
+    assert len(fits.calls) == 1
+
+
 def test_the_level_of_training_is_one_more_column(fits: Fits) -> None:
     features, y = search(MIXED, 25, 2)
     level = np.random.default_rng(2).choice([0.25, 0.5, 1.0], 25)
@@ -140,6 +151,18 @@ def test_standard_errors_that_begin_later_are_not_missed(fits: Fits) -> None:
     for n in range(40, 47):
         se = np.where(np.arange(n) > 41, 0.5, 0.0)
         assert_alike(view.look(features[:n], y[:n], se, appended=True), afresh(view, features[:n], y[:n], se), where)
+
+
+@pytest.mark.parametrize("way", WAYS)
+def test_a_loss_whose_error_is_beyond_all_bounds_has_no_say(way: str, fits: Fits) -> None:
+    features, y = search(PLANE, 20, 19)
+    view, where = View(way, PLANE.owner, power=False), at(PLANE)
+    se = np.where(np.arange(20) == 3, 1e300, 0.0)
+    got = view.look(features, y, se, appended=True)
+    rest = np.arange(20) != 3
+    without = Posterior(got.theta, PLANE.owner, features[rest], got.y[rest])
+    np.testing.assert_allclose(got.predict(where)[0], without.predict(where)[0], atol=1e-4)
+    np.testing.assert_allclose(got.predict(where)[1], without.predict(where)[1], rtol=1e-4)
 
 
 def test_by_plain_standardised_losses_an_error_is_one_over_the_spread(fits: Fits) -> None:
