@@ -16,7 +16,7 @@ from hpo_ray.gp.surrogate import Posterior
 
 # The power to which the probability of success is raised. With 1 (Gardner et al. 2014, eq. 5) a search that has
 # converged at a cliff goes over it again and again, since what it could still gain on this side is next to nothing.
-CAUTION = 4.0
+CAUTION = 8.0
 
 _LOG_SQRT_2PI = 0.5 * np.log(2 * np.pi)
 _SQRT_PI_2 = np.sqrt(np.pi / 2)

@@ -5,6 +5,7 @@ Must not know: parameters' names, models. A point has numbers in [0, 1], and for
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
@@ -56,7 +57,7 @@ class Columns:
         self.discrete = [i for i, c in enumerate(self.columns) if c.levels is not None and len(c.levels) > 1]
         # A column that is not in use stands at this value, as the search space's encoding has it.
         self.rest = np.where(self.categorical, 0.0, 0.5)
-        self._all: Array | None
+        self._all: Array | None = None
         self._order = self._parents_first()
         # Where each column's coordinates start, and which column each feature is of.
         self.widths = [len(c.levels or ()) if c.categorical else 1 for c in self.columns]
@@ -79,15 +80,14 @@ class Columns:
         """Whether there are finitely many points."""
         return not self.continuous.any()
 
-    def enumerate(self) -> Array | None:
-        """All settled points, once each, if there are few; else None."""
-        if "_all" not in self.__dict__:
-            sizes = [len(levels) if levels is not None else MANY_LEVELS for levels in self.levels]
-            few = self.finite and np.prod(np.array(sizes, dtype=np.float64)) <= MANY_LEVELS
-            self._all = None
-            if few:
-                grids = np.meshgrid(*[levels for levels in self.levels if levels is not None], indexing="ij")
-                self._all = np.unique(self.settle(np.stack([g.ravel() for g in grids], axis=1))[0], axis=0)
+    def enumerate(self, limit: int = MANY_LEVELS) -> Array | None:
+        """All settled points, once each; None if combinations, active or not, are more than `limit`."""
+        levels = [values for values in self.levels if values is not None]
+        if len(levels) < self.d or math.prod(map(len, levels)) > limit:
+            return None
+        if self._all is None:
+            grids = np.meshgrid(*levels, indexing="ij")
+            self._all = np.unique(self.settle(np.stack([g.ravel() for g in grids], axis=1))[0], axis=0)
         return self._all
 
     def snap(self, x: Array) -> Array:

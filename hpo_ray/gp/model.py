@@ -41,6 +41,7 @@ class Known:
         loss: `n` losses.
         se: `n` standard errors of the losses; 0 where unknown.
         level: `n`, how far each was trained in [0, 1]; None if all alike.
+        generation: Changes whenever a measurement is taken back; until then rows are only added at the end.
         pending: `q x d` points whose result is awaited.
         pending_used: `q x d`.
         failed: `f x d` points that failed.
@@ -52,6 +53,7 @@ class Known:
     loss: Array
     se: Array
     level: Array | None
+    generation: int
     pending: Array
     pending_used: Mask
     failed: Array
@@ -68,8 +70,8 @@ class Model:
         owner = columns.owner
         # The level of training, where it differs, is one more column.
         self._levelled = np.append(owner, columns.d)
-        ways = {outputs.PLAIN: True, outputs.HALF_RANK: recipe.half_rank, outputs.RANK: recipe.rank}
-        self._views = [View(way, owner, power=recipe.power) for way, used in ways.items() if used]
+        ways = [outputs.PLAIN, outputs.HALF_RANK][: 1 + recipe.half_rank]
+        self._views = [View(way, owner, power=recipe.power) for way in ways]
         self._failures = View(outputs.PLAIN, owner, labels=True)
 
     def noisy(self) -> bool:
@@ -106,10 +108,16 @@ class Model:
             context = np.ones(1)
             features = np.hstack([features, known.level[rows, None]])
         self._suit(view, known.level is not None)
-        appended = known.level is None and len(rows) == len(known.loss)
-        posterior = view.look(features, loss, known.se[rows], appended=appended)
-        centres = points[np.argsort(posterior.predict_at_data()[:, 0], kind="stable")[:CENTRES]]
-        posterior, best = self._imagined(posterior, known, context, rng)
+        generation = known.generation if known.level is None and len(rows) == len(known.loss) else None
+        posterior = view.look(features, loss, known.se[rows], generation=generation)
+        # Means of the function at the data, at full training.
+        if context is None:
+            full, means = posterior.features, posterior.predict_at_data()[:, 0]
+        else:
+            full = np.hstack([features[:, :-1], np.ones((len(rows), 1))])
+            means = posterior.predict(full)[0][:, 0]
+        centres = points[np.argsort(means, kind="stable")[:CENTRES]]
+        posterior, best = self._imagined(posterior, known, full, means, rng)
         acquisition = LogEI(posterior, best, columns, self._feasible(known), context)
         everything = columns.enumerate()
         if everything is not None:
@@ -121,7 +129,7 @@ class Model:
         return maximise(acquisition, columns, np.vstack([shifted, near]), length, allowed=allowed, starts=starts)
 
     def _imagined(
-        self, posterior: Posterior, known: Known, context: Array | None, rng: np.random.Generator
+        self, posterior: Posterior, known: Known, full: Array, means: Array, rng: np.random.Generator
     ) -> tuple[Posterior, Array]:
         """The posterior with joint draws of what is uncertain put in as if observed, and each draw's incumbent.
 
@@ -129,18 +137,15 @@ class Model:
         lowest posterior means): EI over their draws is the noisy EI of Letham et al. 2019, eq. 8, and the fantasies of
         Snoek et al. 2012, section 3.2. Without noise and with nothing pending there is nothing to draw.
         """
-        at_data = posterior.predict_at_data()[:, 0]
         unsure = np.zeros((0, posterior.features.shape[1]))
         if self.recipe.noise_aware and posterior.noise > NOISY:
-            unsure = posterior.features[np.argsort(at_data, kind="stable")[:CONTENDERS]]
-            if context is not None:
-                unsure = np.unique(np.hstack([unsure[:, :-1], np.ones((len(unsure), 1))]), axis=0)
+            unsure = full[np.argsort(means, kind="stable")[:CONTENDERS]]
         if len(known.pending):
             pending = self.columns.features(known.pending, known.pending_used)
-            if context is not None:
+            if known.level is not None:
                 pending = np.hstack([pending, np.ones((len(pending), 1))])
             unsure = np.vstack([unsure, pending])
-        best = at_data.min() if self.recipe.noise_aware else float(posterior.y.min())
+        best = means.min() if self.recipe.noise_aware else float(posterior.y.min())
         if not len(unsure):
             return posterior, np.array([best])
         mean, covariance = posterior.joint(unsure)
@@ -165,7 +170,7 @@ class Model:
         failed = columns.features(known.failed[-most:], known.failed_used[-most:])
         worked = columns.features(known.points[-most:], known.used[-most:])
         labels = np.concatenate([np.ones(len(worked)), -np.ones(len(failed))])
-        return self._failures.look(np.vstack([worked, failed]), labels, np.zeros(len(labels)), appended=False)
+        return self._failures.look(np.vstack([worked, failed]), labels, np.zeros(len(labels)), generation=None)
 
     def _selection(self, known: Known) -> np.ndarray:
         """All rows; of more than 1,000 the best ones, those around the incumbent, and some of the rest."""

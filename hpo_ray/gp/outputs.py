@@ -1,4 +1,4 @@
-"""Losses as a Gaussian process likes them: centred, scaled, heavy tails tamed. Three ways of looking at them.
+"""Losses as a Gaussian process likes them: centred, scaled, heavy tails tamed. Two ways of looking at them.
 
 Must not know: inputs; how the model is fitted.
 """
@@ -20,8 +20,8 @@ EQUAL = 1e-12
 # Losses beyond this, or all below its inverse, are brought to size 1 before their squares are taken.
 HUGE = 1e100
 
-# The ways: as they are, the worse half by rank, all by rank.
-PLAIN, HALF_RANK, RANK = "plain", "half_rank", "rank"
+# The ways: as they are, and with the worse half by rank.
+PLAIN, HALF_RANK = "plain", "half_rank"
 
 
 @dataclass(frozen=True)
@@ -79,16 +79,13 @@ def by_half_rank(y: Array) -> Warped:
 
 
 def prepare(y: Array, way: str) -> Warped:
-    """Losses seen one of the three ways, standardised; a power may follow."""
+    """Losses seen one of the two ways, standardised; a power may follow."""
     if (size := _size(y)) > HUGE or 0 < size < 1 / HUGE:
         smaller = prepare(y / size, way)
         return Warped(smaller.z, smaller.slope / size)
-    if way == RANK:
-        first = by_rank(y)
-    elif way == HALF_RANK:
-        first = by_half_rank(y)
-    else:
+    if way == PLAIN:
         return standardise(y)
+    first = by_half_rank(y)
     return first.then(standardise(first.z))
 
 

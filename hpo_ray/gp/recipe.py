@@ -10,8 +10,7 @@ class Recipe:
     """The parts of the searcher; all are in use unless someone measures what it is without one.
 
     Attributes:
-        half_rank: Whether suggestions also look at losses with the worse half by rank (ways take turns).
-        rank: Whether they also look at losses all by rank.
+        half_rank: Whether every other suggestion looks at losses with the worse half by rank.
         trend: Whether each parameter has an effect of its own, a polynomial.
         power: Whether a power transform is chosen by likelihood.
         noise_aware: Whether the incumbent is a mean, uncertain under noise, rather than the lowest observation.
@@ -22,7 +21,6 @@ class Recipe:
     """
 
     half_rank: bool = True
-    rank: bool = True
     trend: bool = True
     power: bool = True
     noise_aware: bool = True

@@ -45,36 +45,39 @@ class View:
             labels: Whether outputs are ±1 labels, to be taken as they are.
         """
         self.way, self.owner, self.labels = way, owner, labels
-        self.choose_power = power and not labels and way != outputs.RANK
+        self.choose_power = power and not labels
         self.prior = LABELS if labels else Prior()
         self.theta: Array | None = None
         self.power = 1.0
         self.evidence = -np.inf
         self.fitted_at = 0
         self.base = 0
+        self.generation: int | None = None
         self._posterior: Posterior | None = None
 
     def state(self) -> dict[str, Any]:
         """Small JSON from which `set_state` brings back the same model of the same data, to the last bit."""
         theta = None if self.theta is None else self.theta.tolist()
         numbers = {"power": self.power, "evidence": self.evidence, "fitted_at": self.fitted_at, "base": self.base}
-        return {"theta": theta, **numbers}
+        return {"theta": theta, **numbers, "generation": self.generation}
 
     def set_state(self, state: dict[str, Any]) -> None:
         """Take a state from `state`."""
         self.theta = None if state["theta"] is None else np.array(state["theta"])
         self.power, self.evidence = float(state["power"]), float(state["evidence"])
         self.fitted_at, self.base = int(state["fitted_at"]), int(state["base"])
+        self.generation = state["generation"]
         self._posterior = None
 
-    def look(self, features: Array, y: Array, se: Array, *, appended: bool) -> Posterior:
+    def look(self, features: Array, y: Array, se: Array, *, generation: int | None) -> Posterior:
         """The posterior given `n` observations, refitted if that is due.
 
         Args:
             features: `n x p`.
             y: `n` losses or labels.
             se: `n` known standard errors of the losses; 0 for unknown.
-            appended: Whether rows are only ever added at the end, so that the factor may grow.
+            generation: While it stays the same, rows are only added at the end, so that the factor may grow; None:
+                nothing is known of the rows.
         """
         n = len(y)
         prepared = outputs.Warped(y, np.ones(n)) if self.labels else outputs.prepare(y, self.way)
@@ -86,8 +89,8 @@ class View:
         warped = outputs.with_power(prepared, self.power)
         extra = _noise(se, warped)
         assert self.theta is not None  # fitted at first
-        if due or not appended or se.any() or not 0 < self.base <= n:
-            self.base = n
+        if due or generation is None or generation != self.generation or se.any() or not 0 < self.base <= n:
+            self.base, self.generation = n, generation
             self._posterior = Posterior(self.theta, self.owner, features, warped.z, extra=extra)
             return self._posterior
         if self._posterior is None:  # brought back: the same operations in the same order

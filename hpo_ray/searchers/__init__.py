@@ -38,7 +38,5 @@ def __getattr__(name: str) -> Any:
 def make(name: str, space: SearchSpace, *, metric: str, mode: str, seed: int) -> SpaceSearcher:
     """The searcher of that name over `space`; the space's default configuration, if it has one, comes first."""
     searcher_class = __getattr__(SEARCHERS[name].partition(":")[2])
-    default = space.default_config()
-    points = [default] if default is not None and name != "grid" else None
-    searcher: SpaceSearcher = searcher_class(space, metric=metric, mode=mode, seed=seed, points_to_evaluate=points)
+    searcher: SpaceSearcher = searcher_class(space, metric=metric, mode=mode, seed=seed)
     return searcher

@@ -54,7 +54,8 @@ class SpaceSearcher(Searcher, abc.ABC):
                 ``param_space`` only: with `space` give both.
             mode: ``"min"`` or ``"max"``; None: likewise.
             seed: All randomness comes from it.
-            points_to_evaluate: Configurations to suggest first, in order; of the space's shape or flat.
+            points_to_evaluate: Configurations to suggest first, in order; of the space's shape or flat. None: the
+                space's default configuration, if it has one (but for a grid).
 
         Raises:
             InvalidInput: The space has mistakes or a ``tune.grid_search``, or a point lies outside it.
@@ -68,6 +69,7 @@ class SpaceSearcher(Searcher, abc.ABC):
         self._count = 0
         self.space: SearchSpace | None = None
         self._nesting: Nesting | None = None
+        self._restored: dict[str, Any] | None = None
         if space is not None:
             self._set_space(space)
 
@@ -148,8 +150,17 @@ class SpaceSearcher(Searcher, abc.ABC):
         Path(checkpoint_path).write_text(json.dumps(document))
 
     def restore(self, checkpoint_path: str) -> None:
-        """Replay the calls that `save` wrote; the searcher must be fresh and over the same space."""
+        """Replay the calls that `save` wrote; the searcher must be fresh and over the same space.
+
+        One that has no space yet replays them when the Tuner gives it one.
+        """
         document = json.loads(Path(checkpoint_path).read_text())
+        if self.space is None:
+            self._restored = document
+        else:
+            self._replay_calls(document)
+
+    def _replay_calls(self, document: dict[str, Any]) -> None:
         self.seed, self._points = document["seed"], self._flat(document["points"])
         for name, *arguments in document["calls"]:
             if name == "suggest":
@@ -174,7 +185,8 @@ class SpaceSearcher(Searcher, abc.ABC):
         """Learn how a trial stands.
 
         Args:
-            trial_id: Whose observation it is; its latest replaces earlier ones at the same fidelity.
+            trial_id: Whose observation it is; searchers that learn go by its loss at the highest fidelity, the
+                latest one there (`hyperopt`: by the latest).
             config: Its configuration, as suggested or flat.
             loss: Minimised; None where nothing was measured. A trial that ends in NaN or infinity has failed.
             fidelity: Where `loss` was measured; None: the trial has no fidelity.
@@ -182,6 +194,9 @@ class SpaceSearcher(Searcher, abc.ABC):
             se: Standard error of `loss`, if known.
         """
         [config] = self._flat([config])
+        # Plain numbers, which JSON can hold.
+        config = {k: v.item() if isinstance(v, np.generic) else v for k, v in config.items()}
+        loss, fidelity, se = (None if value is None else float(value) for value in (loss, fidelity, se))
         self._calls.append(["observe", trial_id, config, loss, fidelity, status, se])
         usable = loss is not None and math.isfinite(loss)
         if loss is not None and not usable and status in ("completed", "stopped"):
@@ -234,9 +249,15 @@ class SpaceSearcher(Searcher, abc.ABC):
             self._nesting = Nesting(space)
             self.space = self._read(self._nesting)
         self._points = self._flat(self._points)
+        default = self.space.default_config()
+        if not self._points and default is not None and not self._takes_grids:
+            self._points = [default]
         if self._points:
             self.space.encode(self._points)
         self._space_set()
+        if self._restored is not None:
+            document, self._restored = self._restored, None
+            self._replay_calls(document)
 
     def _read(self, nesting: Nesting) -> SearchSpace:
         """The space of these entries; InvalidInput with every mistake, a grid where there is none among them."""

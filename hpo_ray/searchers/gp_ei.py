@@ -26,6 +26,8 @@ from hpo_ray.space import SearchSpace
 FEWEST = 3
 # The space-filling start has so many different points; should it last longer, random ones follow.
 DESIGN_POINTS = 64
+# A finite space of no more points is walked through for those that were not tried yet.
+MANY_POINTS = 100_000
 
 
 Allowed = Callable[[Array], Mask]
@@ -34,7 +36,9 @@ Allowed = Callable[[Array], Mask]
 class GPEISearcher(SpaceSearcher):
     """Suggests where a Gaussian process expects the largest improvement; the first few suggestions fill the space.
 
-    Trials still running count as pending: a suggestion takes into account all that they might turn out to be. Trials
+    The start lasts for twice as many suggestions as there are parameters, from 6 to 12, and until three losses are
+    known, so that more slots make it longer. Trials still running count as pending: a suggestion takes into account all
+    that they might turn out to be. Trials
     stopped early count at the fidelity that they reached. Failures are learned as regions to avoid. A configuration is
     not suggested twice unless the objective is noisy; when a finite space is exhausted, `suggest` says so.
 
@@ -50,7 +54,14 @@ class GPEISearcher(SpaceSearcher):
         assert self.space is not None  # called when it is set
         self._columns = columns_of(self.space, trend=self.recipe.trend)
         self._ledger = Ledger(self._columns.d)
-        self._design = min(max(6, 2 * self._columns.d), 12)
+        size = self.space.size or math.inf
+        self._design, self._fewest = min(max(6, 2 * self._columns.d), 12, size), min(FEWEST, size)
+        # Numbers with so many levels that the model takes them for continuous: rounded before points are compared.
+        self._fine = [
+            (i, self.space.domains[dim.name])
+            for i, dim in enumerate(self.space.dims)
+            if dim.levels is not None and self._columns.levels[i] is None
+        ]
         self._tried: set[bytes] = set()
         self._state_now: dict[str, Any] = {}
         if self._columns.d:
@@ -72,7 +83,7 @@ class GPEISearcher(SpaceSearcher):
     def _next(self, k: int, rng: np.random.Generator) -> Array | None:
         """A settled point; None when all have been tried, and nothing speaks for noise."""
         measured = self._ledger.measured
-        modelled = len(measured) >= FEWEST and len(self._ledger) >= self._design
+        modelled = len(measured) >= self._fewest and len(self._ledger) >= self._design
         point = self._propose_point(measured, k, rng, self._untried) if modelled else None
         if point is None:
             point = self._fill(k, rng)
@@ -88,20 +99,32 @@ class GPEISearcher(SpaceSearcher):
     def _fill(self, k: int, rng: np.random.Generator) -> Array | None:
         """An untried point of the space-filling start, or a random one; None if there is none."""
         some = np.vstack([self._start[k : k + 1], self._columns.from_unit(rng.random((64, self._columns.d)))])
-        for candidates in (self._columns.settle(some)[0], self._columns.enumerate()):
-            if candidates is not None and (free := np.flatnonzero(self._untried(candidates))).size:
-                return np.asarray(candidates[free[0]])
-        return None
+        candidates = self._columns.settle(some)[0]
+        if not self._untried(candidates).any():  # nearly or wholly exhausted
+            everything = self._columns.enumerate(MANY_POINTS)
+            if everything is None:
+                everything = self._columns.settle(self._columns.from_unit(rng.random((4096, self._columns.d))))[0]
+            candidates = everything
+        free = np.flatnonzero(self._untried(candidates))
+        return np.asarray(candidates[free[0]]) if free.size else None
 
     def _untried(self, points: Array) -> Mask:
         """Which settled points were never suggested."""
-        return np.array([point.tobytes() not in self._tried for point in points], dtype=bool)
+        return np.array([point.tobytes() not in self._tried for point in self._rounded(points)], dtype=bool)
+
+    def _rounded(self, points: Array) -> Array:
+        """Points with every number at one of its levels, however many it has."""
+        if self._fine:
+            points = points.copy()
+            for i, domain in self._fine:
+                points[:, i] = [domain.to_unit(domain.from_unit(unit)) for unit in points[:, i].tolist()]
+        return points
 
     def _settled_trials(self, points: Array) -> Mask:
         """Which settled points are neither awaited nor failed."""
         rows = np.concatenate([self._ledger.pending, self._ledger.failed])
         taken = {point.tobytes() for point in self._ledger.points(rows)}
-        return np.array([point.tobytes() not in taken for point in points], dtype=bool)
+        return np.array([point.tobytes() not in taken for point in self._rounded(points)], dtype=bool)
 
     def _known(self, measured: Rows) -> Known:
         ledger = self._ledger
@@ -114,8 +137,9 @@ class GPEISearcher(SpaceSearcher):
             points=ledger.points(measured),
             used=ledger.used(measured),
             loss=ledger.loss(measured),
-            se=np.nan_to_num(ledger.se(measured), nan=0.0, posinf=0.0),
+            se=np.nan_to_num(np.maximum(ledger.se(measured), 0.0), nan=0.0, posinf=1e300),
             level=None if (levels == levels[0]).all() else levels,
+            generation=ledger.generation,
             pending=ledger.points(pending),
             pending_used=ledger.used(pending),
             failed=ledger.points(failed),

@@ -28,6 +28,8 @@ class Ledger:
         self._numbers = np.empty((16, 3))  # loss, fidelity, se
         self._open: dict[int, None] = {}  # not ended
         self._failed: dict[int, None] = {}
+        self._ended: set[int] = set()
+        self.generation = 0  # changes when a measurement is taken back
 
     def __contains__(self, trial_id: str) -> bool:
         return trial_id in self._rows
@@ -45,9 +47,15 @@ class Ledger:
         self._points[row], self._used[row], self._numbers[row] = point, used, math.nan
 
     def tell(self, trial_id: str, loss: float | None, fidelity: float | None, status: str, se: float | None) -> None:
-        """How a trial stands; its latest loss replaces earlier ones. A failure takes its losses back."""
+        """How a trial stands.
+
+        Its loss at the highest fidelity counts, the latest one there. A failure takes its losses back; one that fails
+        and runs again starts anew. What is reported after a good end comes too late.
+        """
         row = self._rows[trial_id]
         if status in ("pending", "running"):
+            if row in self._ended:
+                return
             self._open[row] = None
         else:
             self._open.pop(row, None)
@@ -56,11 +64,16 @@ class Ledger:
             if not math.isnan(self._numbers[row, 0]):
                 self._order.remove(row)
                 self._numbers[row] = math.nan
-        elif loss is not None:
-            self._failed.pop(row, None)
-            if math.isnan(self._numbers[row, 0]):
-                self._order.append(row)
-            self._numbers[row] = loss, math.nan if fidelity is None else fidelity, math.nan if se is None else se
+                self.generation += 1
+            return
+        if status in ("completed", "stopped"):
+            self._ended.add(row)
+        if loss is None or (fidelity is not None and fidelity < self._numbers[row, 1]):
+            return
+        self._failed.pop(row, None)
+        if math.isnan(self._numbers[row, 0]):
+            self._order.append(row)
+        self._numbers[row] = loss, math.nan if fidelity is None else fidelity, math.nan if se is None else se
 
     @property
     def measured(self) -> Rows:

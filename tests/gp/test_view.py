@@ -12,13 +12,13 @@ from scipy.stats import multivariate_normal
 from hpo_ray.gp import outputs, surrogate
 from hpo_ray.gp import view as module
 from hpo_ray.gp.columns import Array, Column, Columns
-from hpo_ray.gp.outputs import HALF_RANK, PLAIN, RANK
+from hpo_ray.gp.outputs import HALF_RANK, PLAIN
 from hpo_ray.gp.surrogate import Posterior
 from hpo_ray.gp.view import View
 from tests.gp.strategies import MIXED, settled_points
 from tests.gp.textbook import GaussianProcess
 
-WAYS = (PLAIN, HALF_RANK, RANK)
+WAYS = (PLAIN, HALF_RANK)
 LINE = Columns([Column()])
 PLANE = Columns([Column(), Column()])
 FIT_AT_MOST, FEW = module.FIT_AT_MOST, module.FEW
@@ -79,7 +79,7 @@ def test_a_look_is_the_posterior_of_all_rows(way: str, step: int, fits: Fits) ->
     grown = 0
     for n in range(1, last + 1, step):
         before = len(fits.calls)
-        got = view.look(features[:n], y[:n], np.zeros(n), appended=True)
+        got = view.look(features[:n], y[:n], np.zeros(n), generation=0)
         grown += len(fits.calls) == before
         assert_alike(got, afresh(view, features[:n], y[:n]), where)
     assert grown > 5
@@ -91,7 +91,7 @@ def test_rows_that_are_not_appended_may_come_in_any_order(way: str, fits: Fits) 
     view, where, rng = View(way, MIXED.owner), at(MIXED), np.random.default_rng(0)
     for n in (30, 30, 31, 32, 32):
         some = rng.permutation(40)[:n]
-        got = view.look(features[some], y[some], np.zeros(n), appended=False)
+        got = view.look(features[some], y[some], np.zeros(n), generation=None)
         expected = afresh(view, features[some], y[some])
         np.testing.assert_array_equal(got.factor, expected.factor)
         np.testing.assert_array_equal(got.predict(where)[0], expected.predict(where)[0])
@@ -102,9 +102,9 @@ def test_losses_that_have_changed_are_seen_without_a_new_row(fits: Fits) -> None
     features, y = search(MIXED, 51, 18)
     view = View(PLAIN, MIXED.owner)
     for n in (50, 51):
-        view.look(features[:n], y[:n], np.zeros(n), appended=True)
+        view.look(features[:n], y[:n], np.zeros(n), generation=0)
     other = y[::-1].copy()
-    got = view.look(features, other, np.zeros(51), appended=True)
+    got = view.look(features, other, np.zeros(51), generation=0)
     assert_alike(got, afresh(view, features, other), at(MIXED))
     assert len(fits.calls) == 1
 
@@ -113,7 +113,7 @@ def test_the_level_of_training_is_one_more_column(fits: Fits) -> None:
     features, y = search(MIXED, 25, 2)
     level = np.random.default_rng(2).choice([0.25, 0.5, 1.0], 25)
     view = View(PLAIN, np.append(MIXED.owner, MIXED.d), power=False)
-    got = view.look(np.hstack([features, level[:, None]]), y, np.zeros(25), appended=False)
+    got = view.look(np.hstack([features, level[:, None]]), y, np.zeros(25), generation=None)
     assert len(got.theta) == MIXED.d + 4
     x, used = settled_points(MIXED, 25, 2)
     longer = Columns([*MIXED.columns, Column()])
@@ -131,7 +131,7 @@ def test_standard_errors_count_in_the_units_of_the_outputs(way: str, fits: Fits)
     se = np.where(np.arange(30) % 3 == 0, 0.0, 0.2 * y)
     view, where = View(way, MIXED.owner), at(MIXED)
     for n in (20, 21, 24, 25, 30):
-        got = view.look(features[:n], y[:n], se[:n], appended=True)
+        got = view.look(features[:n], y[:n], se[:n], generation=0)
         expected = afresh(view, features[:n], y[:n], se[:n])
         assert_alike(got, expected, where)
         np.testing.assert_array_equal(got.extra, expected.extra)
@@ -150,7 +150,7 @@ def test_standard_errors_that_begin_later_are_not_missed(fits: Fits) -> None:
     view, where = View(PLAIN, PLANE.owner), at(PLANE)
     for n in range(40, 47):
         se = np.where(np.arange(n) > 41, 0.5, 0.0)
-        assert_alike(view.look(features[:n], y[:n], se, appended=True), afresh(view, features[:n], y[:n], se), where)
+        assert_alike(view.look(features[:n], y[:n], se, generation=0), afresh(view, features[:n], y[:n], se), where)
 
 
 @pytest.mark.parametrize("way", WAYS)
@@ -158,7 +158,7 @@ def test_a_loss_whose_error_is_beyond_all_bounds_has_no_say(way: str, fits: Fits
     features, y = search(PLANE, 20, 19)
     view, where = View(way, PLANE.owner, power=False), at(PLANE)
     se = np.where(np.arange(20) == 3, 1e300, 0.0)
-    got = view.look(features, y, se, appended=True)
+    got = view.look(features, y, se, generation=0)
     rest = np.arange(20) != 3
     without = Posterior(got.theta, PLANE.owner, features[rest], got.y[rest])
     np.testing.assert_allclose(got.predict(where)[0], without.predict(where)[0], atol=1e-4)
@@ -167,7 +167,7 @@ def test_a_loss_whose_error_is_beyond_all_bounds_has_no_say(way: str, fits: Fits
 
 def test_by_plain_standardised_losses_an_error_is_one_over_the_spread(fits: Fits) -> None:
     features, y = search(PLANE, 12, 5)
-    got = View(PLAIN, PLANE.owner, power=False).look(features, y, np.full(12, 0.3), appended=True)
+    got = View(PLAIN, PLANE.owner, power=False).look(features, y, np.full(12, 0.3), generation=0)
     np.testing.assert_allclose(got.extra, (0.3 / y.std()) ** 2, rtol=1e-14)
     book = GaussianProcess(
         PLANE, got.theta, settled_points(PLANE, 12, 5), (y - y.mean()) / y.std(), (0.3 / y.std()) ** 2
@@ -215,7 +215,7 @@ def test_from_a_state_everything_goes_on_to_the_last_bit(
         # Made anew each time, as a search does it.
         points, used = (a[:n] for a in settled_points(columns, last, 6))
         assert np.array_equal(columns.features(points, used), features[:n])
-        return seen(view.look(columns.features(points, used), y[:n].copy(), np.zeros(n), appended=True), where)
+        return seen(view.look(columns.features(points, used), y[:n].copy(), np.zeros(n), generation=0), where)
 
     first = View(owner=columns.owner, **kind)
     record, states = [], []
@@ -238,16 +238,16 @@ def test_a_state_brought_back_between_looks_skips_those_that_were_not_needed(fit
     """Brought back with more rows than were looked at when it was saved, as after results without a suggestion."""
     features, y = search(MIXED, 58, 7)
     first, where = View(PLAIN, MIXED.owner), at(MIXED)
-    first.look(features[:50], y[:50], np.zeros(50), appended=True)
-    first.look(features[:51], y[:51], np.zeros(51), appended=True)
+    first.look(features[:50], y[:50], np.zeros(50), generation=0)
+    first.look(features[:51], y[:51], np.zeros(51), generation=0)
     state = stored(first)
     assert state["base"] == 50
     for n in (51, 52, 54):
         view = View(PLAIN, MIXED.owner)
         view.set_state(state)
-        straight = seen(view.look(features[:n], y[:n], np.zeros(n), appended=True), where)
+        straight = seen(view.look(features[:n], y[:n], np.zeros(n), generation=0), where)
         for got, expected in zip(
-            straight, seen(first.look(features[:n], y[:n], np.zeros(n), appended=True), where), strict=True
+            straight, seen(first.look(features[:n], y[:n], np.zeros(n), generation=0), where), strict=True
         ):
             assert np.array_equal(got, expected)
 
@@ -258,13 +258,13 @@ def test_with_standard_errors_too_a_state_goes_on_to_the_last_bit(fits: Fits) ->
     first, saved = View(HALF_RANK, MIXED.owner), {}
     record = {}
     for n in range(25, 41):
-        record[n] = seen(first.look(features[:n], y[:n], se[:n], appended=True), where)
+        record[n] = seen(first.look(features[:n], y[:n], se[:n], generation=0), where)
         saved[n] = stored(first)
     for start in (26, 30, 31, 35):
         view = View(HALF_RANK, MIXED.owner)
         view.set_state(saved[start])
         for n in range(start + 1, 41):
-            got = seen(view.look(features[:n], y[:n], se[:n], appended=True), where)
+            got = seen(view.look(features[:n], y[:n], se[:n], generation=0), where)
             assert all(np.array_equal(a, b) for a, b in zip(got, record[n], strict=True))
 
 
@@ -273,26 +273,26 @@ def test_a_state_does_not_change_with_the_view_it_was_taken_from(fits: Fits) -> 
     view = View(PLAIN, PLANE.owner)
     fresh = view.state()
     assert fresh["theta"] is None
-    view.look(features[:10], y[:10], np.zeros(10), appended=True)
+    view.look(features[:10], y[:10], np.zeros(10), generation=0)
     state = view.state()
     before = json.dumps(state)
-    view.look(features, y, np.zeros(20), appended=True)
+    view.look(features, y, np.zeros(20), generation=0)
     assert json.dumps(state) == before
     assert json.dumps(view.state()) != before
     view.set_state(fresh)
     assert view.theta is None
-    got = view.look(features, y, np.zeros(20), appended=True)
+    got = view.look(features, y, np.zeros(20), generation=0)
     assert_alike(got, afresh(view, features, y), at(PLANE))
 
 
 def test_a_state_taken_back_in_the_same_view_replaces_what_it_had_grown(fits: Fits) -> None:
     features, y = search(PLANE, 60, 10)
     view, where = View(PLAIN, PLANE.owner), at(PLANE)
-    view.look(features[:50], y[:50], np.zeros(50), appended=True)
-    state, early = stored(view), seen(view.look(features[:52], y[:52], np.zeros(52), appended=True), where)
-    view.look(features, y, np.zeros(60), appended=True)
+    view.look(features[:50], y[:50], np.zeros(50), generation=0)
+    state, early = stored(view), seen(view.look(features[:52], y[:52], np.zeros(52), generation=0), where)
+    view.look(features, y, np.zeros(60), generation=0)
     view.set_state(state)
-    again = seen(view.look(features[:52], y[:52], np.zeros(52), appended=True), where)
+    again = seen(view.look(features[:52], y[:52], np.zeros(52), generation=0), where)
     assert all(np.array_equal(a, b) for a, b in zip(again, early, strict=True))
 
 
@@ -302,10 +302,10 @@ def test_a_state_taken_back_in_the_same_view_replaces_what_it_had_grown(fits: Fi
 def test_a_refit_is_due_after_a_tenth_more_observations(fits: Fits) -> None:
     features, y = search(LINE, 130, 0)
     fits.iterations = 1
-    view, fitted = View(RANK, LINE.owner), []
+    view, fitted = View(HALF_RANK, LINE.owner), []
     for n in range(1, 131):
         theta, before = view.theta, len(fits.calls)
-        view.look(features[:n], y[:n], np.zeros(n), appended=True)
+        view.look(features[:n], y[:n], np.zeros(n), generation=0)
         if len(fits.calls) > before:
             fitted.append(n)
             assert view.fitted_at == view.base == n
@@ -318,21 +318,21 @@ def test_a_refit_is_due_after_a_tenth_more_observations(fits: Fits) -> None:
     assert fitted == expected
     # Looked at again, nothing has changed; with fewer rows than were fitted, all begins anew.
     before = len(fits.calls)
-    view.look(features[:130], y[:130], np.zeros(130), appended=True)
+    view.look(features[:130], y[:130], np.zeros(130), generation=0)
     assert len(fits.calls) == before
-    view.look(features[:20], y[:20], np.zeros(20), appended=True)
+    view.look(features[:20], y[:20], np.zeros(20), generation=0)
     assert len(fits.calls) > before
     assert view.fitted_at == view.base == 20
 
 
 def test_fits_missed_between_looks_are_made_up_for_by_one(fits: Fits) -> None:
     features, y = search(LINE, 100, 0)
-    view = View(RANK, LINE.owner)
-    view.look(features[:50], y[:50], np.zeros(50), appended=True)
+    view = View(HALF_RANK, LINE.owner)
+    view.look(features[:50], y[:50], np.zeros(50), generation=0)
     assert len(fits.calls) == 1
-    view.look(features, y, np.zeros(100), appended=True)
+    view.look(features, y, np.zeros(100), generation=0)
     assert view.fitted_at == 100
-    assert_alike(view.look(features, y, np.zeros(100), appended=True), afresh(view, features, y), at(LINE))
+    assert_alike(view.look(features, y, np.zeros(100), generation=0), afresh(view, features, y), at(LINE))
 
 
 def test_the_hyper_parameters_are_those_of_the_best_fit(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -342,7 +342,7 @@ def test_the_hyper_parameters_are_those_of_the_best_fit(monkeypatch: pytest.Monk
     view = View(PLAIN, PLANE.owner)
     for n in range(5, FEW + 1, 3):
         before, last = len(fits.calls), view.theta
-        view.look(features[:n], y[:n], np.zeros(n), appended=True)
+        view.look(features[:n], y[:n], np.zeros(n), generation=0)
         calls = fits.calls[before:]
         starts = [call["start"].tolist() for call in calls]
         centre = view.prior.mean(2).tolist()
@@ -364,14 +364,14 @@ def test_a_warm_start_is_left_when_the_evidence_drops(monkeypatch: pytest.Monkey
     smooth, rough = x[:, 0] + x[:, 1] ** 2, np.sin(40 * x[:, 0]) * np.sin(40 * x[:, 1])
     views = [View(PLAIN, PLANE.owner, power=False) for _ in range(2)]
     for view in views:
-        view.look(features[:n], smooth[:n], np.zeros(n), appended=False)
+        view.look(features[:n], smooth[:n], np.zeros(n), generation=None)
     assert len(fits.calls) == 2
     warm, centre = views[0].theta, views[0].prior.mean(2)
     # More of the same: only from where the last fit ended.
-    views[0].look(features, smooth, np.zeros(more), appended=False)
+    views[0].look(features, smooth, np.zeros(more), generation=None)
     assert [call["start"].tolist() for call in fits.calls[2:]] == [warm.tolist()]
     # Something else: anew as well, and the better one is kept.
-    views[1].look(features, rough, np.zeros(more), appended=False)
+    views[1].look(features, rough, np.zeros(more), generation=None)
     assert [call["start"].tolist() for call in fits.calls[3:]] == [warm.tolist(), centre.tolist()]
     found = [call["found"] for call in fits.calls[3:]]
     theta, value = max(found, key=lambda pair: pair[1])
@@ -387,7 +387,7 @@ def test_a_drop_is_judged_by_the_observation(monkeypatch: pytest.MonkeyPatch) ->
     features, y = PLANE.features(x, x >= 0), rng.standard_normal(6 * FEW)
     view = View(PLAIN, PLANE.owner, power=False)
     for n in (3 * FEW, 6 * FEW):
-        view.look(features[:n], y[:n], np.zeros(n), appended=False)
+        view.look(features[:n], y[:n], np.zeros(n), generation=None)
     assert fits.calls[1]["found"][1] < fits.calls[0]["found"][1] - 20
     assert len(fits.calls) == 2
 
@@ -401,7 +401,7 @@ def test_of_many_observations_some_good_and_bad_ones_are_fitted_and_all_are_mode
     se = np.where(np.arange(n) % 2 == 0, 0.1, 0.0)
     fits.iterations = 2
     view = View(PLAIN, LINE.owner)
-    got = view.look(features, y, se, appended=True)
+    got = view.look(features, y, se, generation=0)
     assert_alike(got, afresh(view, features, y, se), at(LINE))
     assert len(got.features) == n
     (asked,) = fits.calls
@@ -423,15 +423,15 @@ def test_many_observations_come_back_from_a_state_to_the_last_bit(monkeypatch: p
     monkeypatch.setattr(module, "FIT_AT_MOST", 40)
     features, y = search(MIXED, 130, 13)
     view, where = View(HALF_RANK, MIXED.owner), at(MIXED)
-    view.look(features[:110], y[:110], np.zeros(110), appended=True)
-    view.look(features[:115], y[:115], np.zeros(115), appended=True)
+    view.look(features[:110], y[:110], np.zeros(110), generation=0)
+    view.look(features[:115], y[:115], np.zeros(115), generation=0)
     state, expected = stored(view), []
     for n in (116, 119, 121, 130):
-        expected.append(seen(view.look(features[:n], y[:n], np.zeros(n), appended=True), where))
+        expected.append(seen(view.look(features[:n], y[:n], np.zeros(n), generation=0), where))
     again = View(HALF_RANK, MIXED.owner)
     again.set_state(state)
     for n, parts in zip((116, 119, 121, 130), expected, strict=True):
-        got = seen(again.look(features[:n], y[:n], np.zeros(n), appended=True), where)
+        got = seen(again.look(features[:n], y[:n], np.zeros(n), generation=0), where)
         assert all(np.array_equal(a, b) for a, b in zip(got, parts, strict=True))
 
 
@@ -443,7 +443,7 @@ def test_labels_are_taken_as_they_are(fits: Fits) -> None:
     features, labels = PLANE.features(x, x >= 0), np.where(x[:, 0] < 0.6, 1.0, -1.0)
     fits.iterations = 50
     view = View(PLAIN, PLANE.owner, labels=True)
-    got = view.look(features, labels, np.zeros(40), appended=False)
+    got = view.look(features, labels, np.zeros(40), generation=None)
     np.testing.assert_array_equal(got.y[:, 0], labels)
     np.testing.assert_array_equal(got.extra, 0.0)
     assert view.power == 1.0
@@ -460,7 +460,7 @@ def test_labels_are_taken_as_they_are(fits: Fits) -> None:
 def test_labels_that_are_all_alike_and_a_single_one_are_predicted_everywhere(fits: Fits) -> None:
     for n in (1, 5):
         features, _ = search(PLANE, n, 14)
-        got = View(PLAIN, PLANE.owner, labels=True).look(features, np.full(n, -1.0), np.zeros(n), appended=False)
+        got = View(PLAIN, PLANE.owner, labels=True).look(features, np.full(n, -1.0), np.zeros(n), generation=None)
         np.testing.assert_allclose(got.predict(at(PLANE))[0], -1.0, rtol=1e-9)
 
 
@@ -469,7 +469,7 @@ def test_one_loss_and_equal_losses_can_be_looked_at(way: str, fits: Fits) -> Non
     features, _ = search(MIXED, 8, 15)
     view = View(way, MIXED.owner)
     for n in range(1, 9):
-        got = view.look(features[:n], np.full(n, 0.1), np.zeros(n), appended=True)
+        got = view.look(features[:n], np.full(n, 0.1), np.zeros(n), generation=0)
         np.testing.assert_array_equal(got.y, 0.0)
         np.testing.assert_allclose(got.predict(at(MIXED))[0], 0.0, atol=1e-12)
 
@@ -486,7 +486,7 @@ def test_the_power_is_the_likeliest(way: str, fits: Fits) -> None:
         view = View(way, PLANE.owner)
         for n in (40, 60):
             theta = view.theta
-            view.look(features[:n], y[:n], np.zeros(n), appended=True)
+            view.look(features[:n], y[:n], np.zeros(n), generation=0)
             prepared = outputs.prepare(y[:n], way)
             scores = {}
             for power in outputs.POWERS:
@@ -504,10 +504,10 @@ def test_the_power_is_the_likeliest(way: str, fits: Fits) -> None:
 
 def test_without_choice_and_by_rank_the_power_stays_one(fits: Fits) -> None:
     features, y = search(PLANE, 30, 17)
-    for view in (View(PLAIN, PLANE.owner, power=False), View(RANK, PLANE.owner)):
-        got = view.look(features, y, np.zeros(30), appended=True)
+    for view in (View(PLAIN, PLANE.owner, power=False), View(HALF_RANK, PLANE.owner)):
+        got = view.look(features, y, np.zeros(30), generation=0)
         assert view.power == 1.0
         np.testing.assert_array_equal(got.y[:, 0], outputs.prepare(y, view.way).z)
     skewed = View(PLAIN, PLANE.owner)
-    skewed.look(features, np.exp(3 * y / y.std()), np.zeros(30), appended=True)
+    skewed.look(features, np.exp(3 * y / y.std()), np.zeros(30), generation=0)
     assert skewed.power < 1.0
