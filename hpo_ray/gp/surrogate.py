@@ -25,7 +25,7 @@ class Prior:
     Length scales: Hvarfner et al. 2024 ("Vanilla Bayesian optimization performs great in high dimensions", eq. 9) take
     log ℓ ~ N(√2 + ½ log d, 3), so that distances, which grow as √d, keep their meaning in d dimensions. As a density
     of ℓ it has its mode at log ℓ = √2 - 3 + ½ log d; we centre there, and maximise in log ℓ. The width is ours: 1 in
-    place of √3, for a wider one overfits the first twenty observations.
+    place of √3, which found better configurations (2 found worse ones; see benchmarks/README.md).
     """
 
     length_mean: float = np.sqrt(2.0) - 3.0

@@ -29,7 +29,6 @@ DESIGN_POINTS = 64
 # A finite space of no more points is walked through for those that were not tried yet.
 MANY_POINTS = 100_000
 
-
 Allowed = Callable[[Array], Mask]
 
 
@@ -38,9 +37,9 @@ class GPEISearcher(SpaceSearcher):
 
     The start lasts for twice as many suggestions as there are parameters, from 6 to 12, and until three losses are
     known, so that more slots make it longer. Trials still running count as pending: a suggestion takes into account all
-    that they might turn out to be. Trials
-    stopped early count at the fidelity that they reached. Failures are learned as regions to avoid. A configuration is
-    not suggested twice unless the objective is noisy; when a finite space is exhausted, `suggest` says so.
+    that they might turn out to be. Trials stopped early count at the fidelity that they reached. Failures are learned
+    as regions to avoid. No configuration is suggested twice before all were; when a finite space is exhausted `suggest`
+    says so, or begins to repeat where the objective is known to be noisy, or seems so.
 
     Ray needs ``max_concurrent_trials`` to ask for more than one suggestion at a time; there is no limit of our own.
 

@@ -14,6 +14,7 @@ from hyperopt import hp
 
 from hpo_ray.domains import level_key
 from hpo_ray.searchers.base import Config, SpaceSearcher
+from hpo_ray.searchers.ledger import FAILURES
 from hpo_ray.searchers.levels import levels_of
 from hpo_ray.space import Dim, SearchSpace
 
@@ -58,7 +59,7 @@ class HyperoptSearcher(SpaceSearcher):
             self._documents[trial_id] = document
             self._trials.insert_trial_doc(document)
             self._trials.refresh()
-        if status in ("failed", "out_of_memory"):
+        if status in FAILURES:
             self._documents[trial_id]["result"] = {"status": hyperopt.STATUS_FAIL}
         elif loss is not None:
             self._documents[trial_id]["result"] = {"status": hyperopt.STATUS_OK, "loss": loss}
