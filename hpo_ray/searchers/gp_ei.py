@@ -112,11 +112,12 @@ class GPEISearcher(SpaceSearcher):
         return np.array([point.tobytes() not in self._tried for point in self._rounded(points)], dtype=bool)
 
     def _rounded(self, points: Array) -> Array:
-        """Points with every number at one of its levels, however many it has."""
+        """Settled points with every number in use at one of its levels, however many it has."""
         if self._fine:
-            points = points.copy()
+            points, used = points.copy(), self._columns.active(points)
             for i, domain in self._fine:
-                points[:, i] = [domain.to_unit(domain.from_unit(unit)) for unit in points[:, i].tolist()]
+                rows = used[:, i]
+                points[rows, i] = [domain.to_unit(domain.from_unit(unit)) for unit in points[rows, i].tolist()]
         return points
 
     def _settled_trials(self, points: Array) -> Mask:

@@ -406,6 +406,12 @@ def test_whole_numbers_without_end_are_not_repeated_either(domain: str) -> None:
     assert len({config["n"] for config in configs}) == 30
 
 
+def test_large_whole_numbers_out_of_use_do_not_hide_a_repeat() -> None:
+    space = {"kind": "choice(a, b)", "n": "int(1, 5000, when={kind: b})", "z": "int(1, 3)"}
+    configs = evaluate(searcher_over(space), lambda config: config["z"] + 10.0 * (config["kind"] == "b"), 25)
+    assert len({json.dumps(config, sort_keys=True) for config in configs}) == 25
+
+
 def test_a_finite_space_ends_with_its_last_point_and_not_before() -> None:
     searcher = searcher_over({"a": "int(0, 31)", "b": "int(0, 63)"})
     for a in range(32):
