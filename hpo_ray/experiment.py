@@ -133,6 +133,55 @@ class RayConfig(Section):
     """None: started on this machine for this run; `auto` or `host:port`: an existing cluster."""
 
 
+class StopConfig(Section):
+    """When the sweep ends, beside its number of trials. What still runs then is interrupted, and can be resumed."""
+
+    total_fidelity: Annotated[float, Field(gt=0)] | None = None
+    """Training of all trials together, in units of the fidelity (epochs, mostly)."""
+    wall_time_s: Annotated[float, Field(gt=0)] | None = None
+    """Seconds that drivers worked on the run; the time between a death and a resume is left out."""
+    gpu_hours: Annotated[float, Field(gt=0)] | None = None
+    """Hours that trials held GPUs, a fraction of one counting as that fraction."""
+    target: float | None = None
+    """The metric at this value, or better."""
+    plateau_trials: Count | None = None
+    """So many trials in a row have ended without a new best."""
+    grace_s: Annotated[float, Field(ge=0)] = 60.0
+    """Seconds that running trials have to reach their next report; then they are ended where they stand."""
+
+
+class RetryConfig(Section):
+    """What happens to a trial that fails, and when too many have failed."""
+
+    max_retries: Annotated[int, BeforeValidator(_whole), Field(ge=0)] = 2
+    """Restarts of a trial after a failure, from its last checkpoint; the same error twice in a row ends it earlier."""
+    backoff_s: Annotated[float, Field(ge=0)] = 1.0
+    """Seconds before the first restart; each later one waits twice as long, at most a minute."""
+    timeout_s: Annotated[float, Field(gt=0)] | None = None
+    """A trial with no report for so many seconds hangs: it is ended, and restarted as after a failure."""
+    out_of_memory: Literal["micro_batch", "gpu_share", "fail"] = "micro_batch"
+    """How a trial that ran out of memory is restarted: with its batches in twice as many pieces whose gradients add
+    up, with twice the share of a GPU, or not at all."""
+    max_failures: Count | None = None
+    """More failed trials than this end the sweep."""
+    max_failure_share: Annotated[float, Field(gt=0, le=1)] | None = 0.9
+    """A larger share of failures than this among the trials that ended, ten or more, ends the sweep."""
+
+
+class PriorConfig(Section):
+    """Earlier runs whose results the searcher starts from."""
+
+    runs: str | None = None
+    """Run directories: a path, a glob such as ``runs/digits-*``, or several with commas."""
+
+
+class StorageConfig(Section):
+    """What is kept on disk."""
+
+    keep_checkpoints: Count = 5
+    """Checkpoints kept over all trials, the best by the metric; beside them what unfinished trials need to go on."""
+
+
 SECTIONS: dict[str, type[Section]] = {
     "trainable": TrainableConfig,
     "data": DataConfig,
@@ -168,6 +217,10 @@ class Experiment(Section):
     training: TrainingConfig | None = None
     resources: ResourcesConfig = ResourcesConfig()
     ray: RayConfig = RayConfig()
+    stop: StopConfig = StopConfig()
+    retry: RetryConfig = RetryConfig()
+    prior: PriorConfig = PriorConfig()
+    storage: StorageConfig = StorageConfig()
 
     @cached_property
     def search_space(self) -> SearchSpace:
