@@ -34,7 +34,7 @@ class Suggestions(Searcher):
 
     def suggest(self, trial_id: str) -> dict[str, Any] | None:
         config: dict[str, Any] | None = guarded(self._driver, self._driver.next_attempt, trial_id)
-        return self.FINISHED if config is None else config
+        return self.FINISHED if config is None and self._driver.finished else config
 
     def on_trial_complete(self, trial_id: str, result: dict | None = None, error: bool = False) -> None:
         """Nothing: the driver learns of ends through its callback."""
@@ -47,16 +47,13 @@ class Suggestions(Searcher):
 
 
 class Events(Callback):
-    """Tune's callbacks, passed to the driver."""
+    """Tune's callbacks, passed to the driver. Reports are not among them: `Stops` sees them first."""
 
     def __init__(self, driver: Driver) -> None:
         self._driver = driver
 
     def on_trial_start(self, iteration: int, trials: list, trial: Any, **info: Any) -> None:
         guarded(self._driver, self._driver.started, trial.trial_id)
-
-    def on_trial_result(self, iteration: int, trials: list, trial: Any, result: dict, **info: Any) -> None:
-        guarded(self._driver, self._driver.reported, trial.trial_id, result)
 
     def on_trial_complete(self, iteration: int, trials: list, trial: Any, **info: Any) -> None:
         guarded(self._driver, self._driver.ended, trial.trial_id)
@@ -68,13 +65,22 @@ class Events(Callback):
 
 
 class Stops(Stopper):
-    """Tune's stopping protocol, passed to the driver."""
+    """Tune's stopping protocol: each report passes here first, and here alone is decided what follows from it."""
 
-    def __init__(self, driver: Driver) -> None:
+    def __init__(self, driver: Driver, over: Callable[[], bool]) -> None:
+        """Args: the driver, and what says whether all that still runs is to end at once; asked many times a second."""
         self._driver = driver
+        self._over = over
 
     def __call__(self, trial_id: str, result: dict) -> bool:
-        return bool(guarded(self._driver, self._driver.stop_trial, trial_id, result))
+        # What fails here must not go on as if nothing had been reported.
+        return guarded(self._driver, self._driver.judge, trial_id, result) is not False
 
     def stop_all(self) -> bool:
-        return self._driver.failure is not None
+        return guarded(self._driver, self._over) is not False
+
+    def __deepcopy__(self, memo: dict) -> Stops:
+        return self
+
+    def __reduce__(self) -> tuple[type, tuple]:
+        return object, ()  # as the driver: Tune's own state is scratch

@@ -2,23 +2,20 @@
 
 from __future__ import annotations
 
-import json
+import os
 import signal
 import sys
-import time
-from collections.abc import Callable
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated
 
 import typer
-from rich.console import Console
 
-from hpo_ray.errors import HpoRayError, InvalidInput, Problem
+from hpo_ray.console import Screen, guarded, note, print_json, show
+from hpo_ray.console import out as console
+from hpo_ray.errors import InvalidInput, Problem
 
 if TYPE_CHECKING:
     from hpo_ray.experiment import Experiment
-    from hpo_ray.history import History
-    from hpo_ray.journal import Event
 
 app = typer.Typer(
     name="hpo-ray",
@@ -28,11 +25,6 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
     rich_markup_mode="rich",
 )
-
-INTERRUPTED = 130
-
-# The base of all mistakes in using the command itself, wherever this version of Typer keeps its copy of Click.
-_UsageError: Any = typer.BadParameter.__mro__[1]
 
 Overrides = Annotated[
     list[str] | None,
@@ -45,6 +37,16 @@ Out = Annotated[Path | None, typer.Option("--out", help="Run directory; default 
 Quiet = Annotated[bool, typer.Option("--quiet", "-q", help="Print the answer only.")]
 AsJson = Annotated[bool, typer.Option("--json", help="Print the summary as JSON on stdout, and nothing else there.")]
 RunDir = Annotated[Path, typer.Argument(help="A run directory.", metavar="RUN")]
+Supervise = Annotated[
+    bool, typer.Option("--supervise", help="Resume by itself when the driver or Ray dies, with growing pauses.")
+]
+Restarts = Annotated[
+    int, typer.Option("--restarts", min=0, help="With --supervise: give up after so many deaths without progress.")
+]
+AddTrials = Annotated[int, typer.Option("--add-trials", min=0, help="So many trials more than it was to have.")]
+Changes = Annotated[
+    list[str] | None, typer.Argument(help="stop.wall_time_s=7200 retry.max_retries=0 slots=4 …: what may change.")
+]
 
 
 @app.command("run")
@@ -54,24 +56,83 @@ def run_command(
     quiet: Quiet = False,
     as_json: AsJson = False,
     config_dir: ConfigDir = None,
-) -> None:
+    supervise: Supervise = False,
+    restarts: Restarts = 5,
+) -> int:
     """Run an experiment to its end."""
+    experiment = _experiment(overrides, config_dir)
+    if supervise:
+        from hpo_ray.folders import new_run_dir
+
+        run_dir = new_run_dir(experiment.name, out)
+        options = [*(["--config-dir", str(config_dir)] if config_dir else []), "--out", str(run_dir)]
+        return _supervised(run_dir, ["run", *(overrides or []), *options], quiet, as_json, restarts)
     from hpo_ray import runner
 
-    experiment = _experiment(overrides, config_dir)
-    with _screen(quiet or as_json) as listener:
+    with Screen(quiet or as_json) as listener:
         history = runner.start(experiment, out=out, listener=listener)
-    _show(history, as_json)
+    show(history, as_json)
+    return 0
 
 
 @app.command("resume")
-def resume_command(run_dir: RunDir, quiet: Quiet = False, as_json: AsJson = False) -> None:
-    """Go on with a run that was interrupted, failed or killed."""
+def resume_command(
+    run_dir: RunDir,
+    changes: Changes = None,
+    add_trials: AddTrials = 0,
+    quiet: Quiet = False,
+    as_json: AsJson = False,
+    supervise: Supervise = False,
+    restarts: Restarts = 5,
+) -> int:
+    """Go on with a run that was interrupted, stopped, failed or killed, or add trials to one that is complete."""
+    if supervise:
+        options = ["--add-trials", str(add_trials)] if add_trials else []
+        return _supervised(run_dir, ["resume", str(run_dir), *(changes or []), *options], quiet, as_json, restarts)
     from hpo_ray import runner
 
-    with _screen(quiet or as_json) as listener:
-        history = runner.resume(run_dir, listener=listener)
-    _show(history, as_json)
+    with Screen(quiet or as_json) as listener:
+        history = runner.resume(run_dir, add_trials=add_trials, overrides=changes or [], listener=listener)
+    show(history, as_json)
+    return 0
+
+
+@app.command("stop")
+def stop_command(
+    run_dir: RunDir,
+    wait: Annotated[bool, typer.Option(help="Wait until it has ended.")] = True,
+) -> None:
+    """Ask a running sweep to end: each trial goes on to its next report. It can be resumed."""
+    import time
+
+    from hpo_ray import lock, snapshot
+
+    snapshot.load(run_dir)  # says so if it is no run
+    living = lock.holder(run_dir)
+    if living is None:
+        raise InvalidInput(Problem("run", f"'{run_dir}' is not running: there is nothing to stop"))
+    try:
+        lock.ask_to_stop(run_dir)
+    except OSError as error:
+        raise InvalidInput(Problem("run", f"'{run_dir}' cannot be written to: {error.strerror}")) from None
+    note(f"asked {living} to end; its trials go on to their next report")
+    while wait and lock.holder(run_dir) is not None:
+        time.sleep(0.2)
+    status_command(run_dir)
+
+
+@app.command("status")
+def status_command(run_dir: RunDir, as_json: AsJson = False) -> None:
+    """Tell how a run stands: counts, cost, best so far, running trials. Quick however long it is."""
+    from hpo_ray import lock, snapshot
+    from hpo_ray.screen import status_table, status_words
+
+    tally = snapshot.load(run_dir)
+    living = lock.holder(run_dir)
+    if as_json:
+        print_json(status_words(tally, living, run_dir) | tally.state())
+    else:
+        console().print(status_table(tally, living, run_dir))
 
 
 @app.command("config")
@@ -89,7 +150,7 @@ def validate_command(overrides: Overrides = None, config_dir: ConfigDir = None) 
     experiment = _experiment(overrides, config_dir)
     size = experiment.search_space.size
     reach = f"{size} configurations" if size is not None else "continuous"
-    _out().print(f"good: experiment '{experiment.name}', {len(experiment.space)} parameters ({reach})")
+    console().print(f"good: experiment '{experiment.name}', {len(experiment.space)} parameters ({reach})")
 
 
 @app.command("report")
@@ -97,36 +158,26 @@ def report_command(run_dir: RunDir, as_json: AsJson = False) -> None:
     """Show the answer of a run again, finished or not: best configuration, how sure, at what cost."""
     from hpo_ray import history
 
-    _show(history.load(run_dir), as_json)
+    show(history.load(run_dir), as_json)
 
 
 def main() -> None:
     """Entry point of the ``hpo-ray`` command."""
     signal.signal(signal.SIGTERM, signal.default_int_handler)
-    sys.exit(_guarded(lambda: app(standalone_mode=False)))
+    code = guarded(lambda: app(standalone_mode=False))
+    session = sys.modules.get("hpo_ray.session")
+    if session is not None and session.LOST:
+        sys.stdout.flush()
+        sys.stderr.flush()
+        os._exit(code)  # a normal end waits for what has died
+    sys.exit(code)
 
 
-def _guarded(call: Callable[[], object]) -> int:
-    """Run a command; what went wrong becomes one clear message and an exit code."""
-    try:
-        result = call()
-        code = result if isinstance(result, int) else 0
-    except InvalidInput as error:
-        _print_problems(error)
-        return error.exit_code
-    except HpoRayError as error:
-        _err().print(f"failed: {error}", highlight=False, markup=False, soft_wrap=True)
-        return error.exit_code
-    except (KeyboardInterrupt, typer.Abort):
-        code = INTERRUPTED
-    except typer.Exit as error:
-        code = error.exit_code
-    except _UsageError as error:
-        error.show()
-        return 2
-    if code == INTERRUPTED:  # Typer turns Ctrl-C into this code too
-        _err().print("interrupted: what was journalled is kept")
-    return code
+def _supervised(run_dir: Path, command: list[str], quiet: bool, as_json: bool, restarts: int) -> int:
+    from hpo_ray.supervisor import supervise
+
+    shown = [*(["--quiet"] if quiet else []), *(["--json"] if as_json else [])]
+    return supervise(run_dir, command, shown, restarts=restarts, say=note)
 
 
 def _experiment(overrides: list[str] | None, config_dir: Path | None) -> Experiment:
@@ -134,100 +185,6 @@ def _experiment(overrides: list[str] | None, config_dir: Path | None) -> Experim
     from hpo_ray.preflight import check
 
     return check(config.load(overrides or [], config_dir))
-
-
-class _screen:  # noqa: N801  # reads as the function it stands for
-    """A context that shows a run's events while it lasts; gives the listener to call with each."""
-
-    def __init__(self, silent: bool) -> None:
-        self._silent = silent
-        self._console = _err()
-        self._live: Any = None
-        self._line_at = time.time()
-
-    def __enter__(self) -> Callable[[Event, History], None]:
-        if self._silent:
-            return lambda event, run: None
-        if not self._console.is_terminal:
-            return self._print_line
-        from rich.live import Live
-
-        self._live = Live(console=self._console, auto_refresh=False, transient=True)
-        self._live.start()
-        return self._refresh
-
-    def __exit__(self, *exception: object) -> None:
-        if self._live is not None:
-            self._live.stop()
-
-    def _refresh(self, event: Event, run: History) -> None:
-        from hpo_ray.screen import live_table
-
-        if event["event"] == "run_started" or time.time() - self._line_at > 0.25:
-            self._line_at = time.time()
-            self._live.update(live_table(run), refresh=True)
-
-    def _print_line(self, event: Event, run: History) -> None:
-        from hpo_ray.screen import plain_line
-
-        line = plain_line(run, event, self._line_at)
-        if line is not None:
-            self._line_at = event["time"]
-            self._console.print(line, highlight=False, markup=False, soft_wrap=True)
-
-
-def _show(run: History, as_json: bool) -> None:
-    """Print a run's answer. A run that has ended without one has failed: exit code 1."""
-    from hpo_ray.results.summary import summarise
-
-    summary = summarise(run)
-    if as_json:
-        from hpo_ray.journal import encode
-
-        sys.stdout.write(json.dumps(encode(summary), allow_nan=False) + "\n")
-    else:
-        _print_answer(run, summary)
-    if run.ended is not None and summary["best_trial"] is None:
-        raise typer.Exit(1)
-
-
-def _print_answer(run: History, summary: dict[str, Any]) -> None:
-    from hpo_ray.screen import answer, failures
-
-    console = _out()
-    if run.damaged:
-        _err().print(f"note: {run.damaged} damaged line in the journal was passed over", highlight=False)
-    failed = failures(run)
-    if failed is not None:
-        console.print(failed, soft_wrap=True)
-    console.print(answer(summary, run), soft_wrap=True)
-
-
-def _print_problems(error: InvalidInput) -> None:
-    console = _err()
-    count = len(error.problems)
-    console.print(f"[bold red]{count} mistake{'s' if count != 1 else ''}[/]", highlight=False)
-    for problem in error.problems:
-        _print_problem(console, problem)
-
-
-def _print_problem(console: Console, problem: Problem) -> None:
-    from rich.text import Text
-
-    text = Text("  ")
-    text.append(problem.key or "input", style="bold")
-    text.append(f": {problem.message}")
-    if problem.source:
-        text.append(f"  [{problem.source}]", style="dim")
-    console.print(text, soft_wrap=True)
-
-
-def _out() -> Console:
-    return Console()
-
-
-def _err() -> Console:
-    return Console(stderr=True)
 
 
 if __name__ == "__main__":

@@ -6,6 +6,7 @@ Hydra's compose API chooses the groups; values are parsed here, one at a time. K
 from __future__ import annotations
 
 import contextlib
+import copy
 import re
 import shutil
 import tempfile
@@ -109,6 +110,27 @@ def load(overrides: Sequence[str] = (), config_dir: Path | None = None) -> Docum
     for key, value in request.values.items():
         _set(data, key, value, request.problems)
     return Document(data, request.problems, choices, (*request.groups, *request.values), folders)
+
+
+def amend(data: dict[str, Any], overrides: Sequence[str], allowed: Sequence[str]) -> Document:
+    """A resolved experiment with some of its values changed.
+
+    Args:
+        data: The experiment as plain data; left as it is.
+        overrides: ``dotted.key=value``.
+        allowed: The top-level keys that may change.
+    """
+    document = Document(copy.deepcopy(data))
+    request = _take_apart(overrides, [])
+    document.problems.extend(request.problems)
+    for key in (*request.groups, *request.values, *(f"~space.{name}" for name in request.removed)):
+        if key.partition(".")[0] not in allowed:
+            message = f"what the results so far depend on stays as it was; {nearest(key, allowed)}"
+            document.problems.append(Problem(key, message, COMMAND_LINE))
+    document.given = tuple(request.values)
+    for key, value in request.values.items():
+        _set(document.data, key, value, document.problems)
+    return document
 
 
 def parse_value(text: str) -> Any:

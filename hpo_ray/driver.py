@@ -1,7 +1,7 @@
-"""Between Tune and the journal: asks the searcher, starts attempts, writes every event, ends what must end.
+"""Between Tune and the journal: hands out attempts, writes every event, ends what must end.
 
-One Tune trial is one *attempt* of one of ours. Knows Ray Tune's callbacks; nothing of the screen or of files other
-than through the journal.
+One Tune trial is one *attempt* of one of ours. Knows no Ray (`bridge` does), nothing of the screen, and files only
+through the journal and the keeper.
 """
 
 from __future__ import annotations
@@ -9,23 +9,24 @@ from __future__ import annotations
 import hashlib
 import json
 import math
+import time
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
-from ray.tune.search import Searcher
 
-from hpo_ray import schedulers, searchers
-from hpo_ray.errors import InvalidInput, Problem, nearest
-from hpo_ray.history import UNFINISHED, History, TrialRecord
+from hpo_ray import budgets, retries
+from hpo_ray.errors import InvalidInput, Problem, RunFailed, nearest
+from hpo_ray.guide import Guide
+from hpo_ray.history import UNFINISHED, Fault, History, TrialRecord
 from hpo_ray.journal import encode
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable
+    from collections.abc import Iterable, Mapping
 
     from hpo_ray.experiment import Experiment
     from hpo_ray.journal import Event, Journal
-    from hpo_ray.schedulers.rungs import Decision
+    from hpo_ray.keeper import Keeper
 
 
 def trial_seed(seed: int, number: int) -> int:
@@ -40,41 +41,36 @@ def config_id(config: dict[str, Any]) -> str:
 
 
 class Driver:
-    """The state of a run in progress: the journal's history, and what Tune is doing on its behalf."""
+    """The state of a run in progress: the journal's history, and what Tune is doing on its behalf.
 
-    def __init__(
-        self,
-        experiment: Experiment,
-        journal: Journal,
-        history: History,
-    ) -> None:
+    Attributes:
+        failure: What ends the run; None while all is well.
+        stopping: Why the sweep comes to its end early; empty while it goes on.
+        notes: Lines that a user should see and no reader of the journal needs; emptied by whoever shows them.
+    """
+
+    def __init__(self, experiment: Experiment, journal: Journal, history: History, keeper: Keeper) -> None:
         """Make a driver with its searcher and its scheduler.
 
         Args:
             experiment: What to run.
             journal: Where events go; `history` must follow it.
             history: The run so far: new, or to be brought back by `replay`.
+            keeper: Knows which checkpoints there are; must follow the journal too.
         """
         self.experiment = experiment
         self.failure: BaseException | None = None
+        self.stopping = ""
+        self.notes: list[str] = []
         self._journal = journal
         self._history = history
-        self._sign = -1.0 if experiment.mode == "max" else 1.0
-        objective = {"metric": experiment.metric, "mode": experiment.mode}
-        self._space = experiment.search_space
-        self._searcher = searchers.make(experiment.searcher.name, self._space, seed=experiment.seed, **objective)
-        self.scheduler = schedulers.make(
-            experiment.scheduler.name,
-            {k: v for k, v in experiment.scheduler.model_dump().items() if k != "name" and v is not None},
-            fidelity=experiment.fidelity,
-            on_decision=lambda trial_id, decision: self._decisions.setdefault(trial_id, []).append(decision),
-            identify=lambda ray_id: self._attempts[ray_id].trial_id,
-            **objective,
-        )
-        self._again: list[TrialRecord] = []
+        self._keeper = keeper
+        self._guide = Guide(experiment)
+        self._exhausted = False
+        # Trials to be started again, and when (on the monotonic clock).
+        self._again: list[tuple[float, TrialRecord]] = []
         self._attempts: dict[str, TrialRecord] = {}
-        self._decisions: dict[str, list[Decision]] = {}
-        self._ends: dict[str, dict[str, str]] = {}
+        self._ends: dict[str, dict[str, Any]] = {}
 
     def __deepcopy__(self, memo: dict) -> Driver:
         return self
@@ -84,113 +80,123 @@ class Driver:
         return object, ()
 
     def replay(self, events: Iterable[Event]) -> None:
-        """Bring history, searcher and scheduler to where an earlier driver left them; unfinished trials are next.
-
-        Searcher and scheduler are functions of the journal: they are told the same things in the same order.
-        """
-        undecided: dict[str, Decision] = {}  # a driver may die between a report and writing what follows from it
+        """Bring history, searcher and scheduler to where an earlier driver left them."""
         for event in events:
             self._history.apply(event)
+            self._guide.learn(event.get("prior", ()))
             trial = self._history.trials.get(event.get("trial_id", ""))
-            if trial is None:
+            if trial is not None:
+                self._guide.replay(event, trial)
+
+    def learn(self, prior: Iterable[Mapping[str, Any]]) -> None:
+        """Start from earlier runs' results."""
+        self._guide.learn(prior)
+
+    def take_over(self) -> None:
+        """Go on where `replay` got to: end the trials whose end was decided but not written, queue the unfinished."""
+        for trial_id, decision in self._guide.undecided.items():
+            self._append("rung_decided", self._history.trials[trial_id], **self._guide.described(decision))
+        for trial in list(self._history.trials.values()):
+            if trial.status not in UNFINISHED:
                 continue
-            if event["event"] == "trial_suggested":
-                self._searcher.replay(trial.trial_id, trial.config, trial.state)
-            elif event["event"] == "trial_reported":
-                value = event["metrics"].get(self.experiment.metric, math.nan)
-                decision = self.scheduler.record(trial.trial_id, event["fidelity"], value)
-                if decision is not None:
-                    undecided[trial.trial_id] = decision
-                self._observe(trial, "running")
-            elif event["event"] == "rung_decided":
-                undecided.pop(trial.trial_id, None)
-            elif event["event"] == "trial_ended" and trial.status != "interrupted":
-                self._observe(trial, trial.status)
-        for trial_id, decision in undecided.items():
-            self._decided(self._history.trials[trial_id], decision)
-        unfinished = [trial for trial in self._history.trials.values() if trial.status in UNFINISHED]
-        for trial in unfinished:
-            if not trial.kept:  # decided, and the driver died before it could say so
-                self._append("trial_ended", trial, status="stopped", reason=f"rung {trial.rung:g}")
-        self._again = [trial for trial in unfinished if trial.kept]
+            end = self._decided_end(trial)
+            if end is not None:
+                self._append("trial_ended", trial, **end)
+                self._guide.observe(trial, trial.status)
+            else:
+                self._again.append((0.0, trial))
 
     # What Tune asks for
 
+    @property
+    def finished(self) -> bool:
+        """Whether no attempt will be asked for any more: none is left, none can come back."""
+        if self.failure is not None or self.stopping:
+            return True
+        return self._exhausted and not self._again and not self._attempts
+
     def next_attempt(self, ray_id: str) -> dict[str, Any] | None:
-        """The Tune config of the next attempt: an interrupted trial's first, then a new suggestion's."""
-        if self.failure is not None:
+        """The Tune config of the next attempt, one that comes back before a new suggestion; None: not now."""
+        self.look_around()
+        if self.finished:
             return None
-        if self._again:
-            trial = self._again.pop(0)
-            trial.attempt += not math.isnan(trial.started_at)
+        now = time.monotonic()
+        ready = next((entry for entry in self._again if entry[0] <= now), None)
+        if ready is not None:
+            self._again.remove(ready)
+            trial = ready[1]
+            trial.attempt = self._next_number(trial)
         else:
             suggested = self._suggest()
             if suggested is None:
                 return None
             trial = suggested
         self._attempts[ray_id] = trial
-        return {"spec": self._spec(trial)}
+        resources = self.experiment.resources
+        return {"spec": self._spec(trial), "bundle": {"CPU": resources.cpus_per_trial, "GPU": self._gpus(trial)}}
 
-    def stop_trial(self, ray_id: str, result: dict[str, Any]) -> bool:
-        """Whether this report ends its trial before the scheduler sees it; also the first look at what is reported."""
-        report = result.get("report")
-        if report is None or ray_id not in self._attempts:
-            return False
-        missing = self._missing(report["metrics"])
-        if missing is not None:
-            self._ends[ray_id] = {"status": "failed", "reason": str(missing)}
-            if not self._any_reports():
-                self.failure = self.failure or missing
-            return True
-        value = report["metrics"][self.experiment.metric]
-        if not math.isfinite(value):
-            reason = f"{self.experiment.metric} = {value} at {self.experiment.fidelity or 'report'} "
-            self._ends[ray_id] = {"status": "failed", "reason": f"{reason}{report['fidelity']:g}"}
-        return not math.isfinite(value)
+    def judge(self, ray_id: str, result: dict[str, Any]) -> bool:
+        """Take in what an attempt says; returns whether it is to end.
+
+        A report is written first, then what follows from it: its checkpoint, the rung's decision, the searcher's share.
+        """
+        trial = self._attempts.get(ray_id)
+        if trial is None:
+            return True  # an attempt that was given up speaks too late
+        if "paused" in result:
+            self.notes.append(f"trial {trial.trial_id} waits: {result['paused']}")
+        elif "ended" in result:
+            self._ends[ray_id] = result["ended"]
+            problems = [Problem(key, message) for key, message in result["ended"]["problems"]]
+            if problems and not self._any_reports():
+                self.failure = self.failure or InvalidInput(*problems)
+        else:
+            end = self._reported(trial, result["report"])
+            if end is not None:
+                self._ends[ray_id] = end
+            return end is not None
+        return False
 
     # What Tune tells
 
     def started(self, ray_id: str) -> None:
         """An attempt got its slot."""
         trial = self._attempts[ray_id]
-        self._append("trial_started", trial, ray_id=ray_id)
-
-    def reported(self, ray_id: str, result: dict[str, Any]) -> None:
-        """A report, or the message that the objective has ended."""
-        trial = self._attempts[ray_id]
-        if "ended" in result:
-            self._ends[ray_id] = result["ended"]
-            problems = [Problem(key, message) for key, message in result["ended"]["problems"]]
-            if problems and not self._any_reports():
-                self.failure = self.failure or InvalidInput(*problems)
-            return
-        report = result["report"]
-        fields = {key: report[key] for key in ("fidelity", "metrics", "elapsed_s")}
-        self._append("trial_reported", trial, **fields)
-        if report["checkpoint"]:
-            path = Path(report["checkpoint"]).relative_to(self._history.run_dir)
-            self._append("trial_checkpointed", trial, fidelity=report["fidelity"], path=path)
-        # The scheduler decided before this was called; its decisions follow from the report, so they are written after.
-        for decision in self._decisions.pop(trial.trial_id, []):
-            value = self._decided(trial, decision)
-            if not decision.kept:
-                reason = f"rung {decision.rung:g}: {value:.4g} ranked {decision.rank} of {decision.n}"
-                self._ends[ray_id] = {"status": "stopped", "reason": reason}
-        self._observe(trial, "running")
+        pieces = {"micro_batches": trial.micro_batches} if trial.micro_batches > 1 else {}
+        self._append("trial_started", trial, ray_id=ray_id, gpus=self._gpus(trial), **pieces)
 
     def ended(self, ray_id: str, error: str = "") -> None:
         """An attempt is over. `error`: what Ray says where its process, not the objective, failed."""
         trial = self._attempts.pop(ray_id, None)
         if trial is None:
             return
-        # Nothing noted and no error: the scheduler ended it at `max_t`.
-        end = self._ends.pop(ray_id, {"status": "completed", "reason": ""})
-        end = {"status": "failed", "reason": error} if error else end
+        # Nothing noted: Tune ended it because the whole run ends.
+        end = self._ends.pop(ray_id, {"status": "interrupted", "reason": self.stopping or "the run failed"})
+        if error:
+            memory = "memory" in error.lower()
+            status, cause = ("out_of_memory", "out_of_memory") if memory else ("failed", "lost")
+            end = {"status": status, "reason": error, "cause": cause}
         if end["status"] == "completed" and not trial.reports:
             end = {"status": "failed", "reason": "the objective ended without a report"}
-        fields = {key: end[key] for key in ("status", "reason", "traceback", "replaced") if end.get(key)}
-        self._append("trial_ended", trial, **{"reason": "", **fields})
-        self._observe(trial, trial.status)
+        if end["status"] in ("failed", "out_of_memory"):
+            end = self._after_failure(trial, end)
+        fields = ("status", "reason", "traceback", "replaced", "cause", "fault", "micro_batches", "gpus")
+        self._append("trial_ended", trial, **{"reason": "", **{key: end[key] for key in fields if end.get(key)}})
+        if trial.status != "interrupted":
+            self._guide.observe(trial, trial.status)
+        reason = budgets.broken(self.experiment.retry, self._history.tally)
+        if reason and trial.status in ("failed", "out_of_memory"):
+            self.failure = self.failure or RunFailed(f"{reason}; the last: {trial.reason}")
+
+    def look_around(self) -> None:
+        """See whether the sweep has had enough."""
+        if not self.stopping and self._history.tally.head:
+            self.stopping = budgets.spent(self.experiment, self._history.tally, time.time())
+
+    @property
+    def running(self) -> bool:
+        """Whether attempts are under way."""
+        return bool(self._attempts)
 
     def abandon(self, reason: str) -> None:
         """The run stops here: what still runs is interrupted."""
@@ -202,16 +208,29 @@ class Driver:
 
     def _suggest(self) -> TrialRecord | None:
         number = len(self._history.trials)
-        if self.experiment.trials is not None and number >= self.experiment.trials:
-            return None
+        enough = self.experiment.trials is not None and number >= self.experiment.trials
         trial_id = f"{number:04d}"
-        config = self._searcher.suggest(trial_id)
-        if config is None or config == Searcher.FINISHED:
+        suggested = None if enough or self._exhausted else self._guide.suggest(trial_id)
+        if suggested is None:
+            self._exhausted = True
             return None
-        sampled = {key: value for key, value in config.items() if key not in self._space.constants}
-        identity = {"trial_id": trial_id, "config_id": config_id(sampled), "config": sampled}
-        self._journal.append("trial_suggested", **identity, state=self._searcher.state_of(trial_id))
+        config, state = suggested
+        identity = {"trial_id": trial_id, "config_id": config_id(config), "config": config}
+        self._journal.append("trial_suggested", **identity, state=state)
         return self._history.trials[trial_id]
+
+    def _next_number(self, trial: TrialRecord) -> int:
+        """The number of a trial's next attempt: one whose folder no process has written to."""
+        number = trial.attempt + (not math.isnan(trial.started_at))
+        while self._folder(trial, number).exists():
+            number += 1
+        return number
+
+    def _folder(self, trial: TrialRecord, attempt: int) -> Path:
+        return self._history.run_dir / "trials" / trial.trial_id / f"attempt-{attempt}"
+
+    def _gpus(self, trial: TrialRecord) -> float:
+        return self.experiment.resources.gpus_per_trial if trial.gpus is None else trial.gpus
 
     def _spec(self, trial: TrialRecord) -> dict[str, Any]:
         experiment = self.experiment
@@ -220,30 +239,83 @@ class Driver:
             "config": experiment.trial_config(trial.config),
             "seed": trial_seed(experiment.seed, int(trial.trial_id)),
             "attempt": trial.attempt,
-            "dir": str(self._history.run_dir / "trials" / trial.trial_id / f"attempt-{trial.attempt}"),
+            "dir": str(self._folder(trial, trial.attempt)),
             "cpus": max(1, int(experiment.resources.cpus_per_trial)),
             "fidelity": experiment.fidelity,
             "metric": experiment.metric,
             "mode": experiment.mode,
-            # The newest one that was reported: what a dead attempt saved after its last report never happened.
-            "checkpoint": str(self._history.run_dir / newest) if (newest := self._newest(trial)) else None,
+            # Those that were reported: what a dead attempt saved after its last report never happened.
+            "checkpoints": [str(path) for path in self._keeper.usable(trial)],
+            "micro_batches": trial.micro_batches,
+            "timeout_s": experiment.retry.timeout_s,
         }
 
-    def _newest(self, trial: TrialRecord) -> str | None:
-        return next(reversed(trial.checkpoints.values()), None)
+    def _reported(self, trial: TrialRecord, report: dict[str, Any]) -> dict[str, Any] | None:
+        """Write a report and what follows from it; how the attempt ends, if it does."""
+        known = ("fidelity", "metrics", "elapsed_s", "since")
+        self._append("trial_reported", trial, **{key: report[key] for key in known if key in report})
+        if report["checkpoint"]:
+            path = Path(report["checkpoint"]).relative_to(self._history.run_dir)
+            self._append("trial_checkpointed", trial, fidelity=report["fidelity"], path=path)
+        missing = self._missing(report["metrics"])
+        if missing is not None:
+            if not self._any_reports(complete=True):
+                self.failure = self.failure or missing
+            return {"status": "failed", "reason": str(missing), "cause": "input"}
+        value, fidelity = report["metrics"][self.experiment.metric], report["fidelity"]
+        if not math.isfinite(value):
+            reason = f"{self.experiment.metric} = {value} at {self.experiment.fidelity or 'report'} {fidelity:g}"
+            return {"status": "failed", "reason": reason, "cause": "nan"}
+        decision = self._guide.decide(trial, report)
+        if decision is not None:
+            self._append("rung_decided", trial, **self._guide.described(decision))
+        self.look_around()
+        end = self._decided_end(trial)
+        return end if end or not self.stopping else {"status": "interrupted", "reason": self.stopping}
 
-    def _decided(self, trial: TrialRecord, decision: Decision) -> float:
-        """Write a rung's decision in the metric's own sense; returns its value."""
-        value, cutoff = self._sign * decision.value, self._sign * decision.cutoff
-        self._append("rung_decided", trial, **{**vars(decision), "value": value, "cutoff": cutoff})
-        return value
+    def _decided_end(self, trial: TrialRecord) -> dict[str, Any] | None:
+        """How a trial ends by what its reports have led to: stopped at a rung, or as far as trials go."""
+        if not trial.kept:
+            return {"status": "stopped", "reason": f"rung {trial.rung:g}: {trial.verdict}"}
+        if trial.reports and self._guide.complete(trial.fidelity):
+            return {"status": "completed", "reason": ""}
+        return None
 
-    def _any_reports(self) -> bool:
-        """Whether any trial got as far as a good report: before that a mistake is the experiment's, not a trial's."""
-        return any(trial.reports for trial in self._history.trials.values())
+    def _after_failure(self, trial: TrialRecord, end: dict[str, Any]) -> dict[str, Any]:
+        """A failure's end: interrupted where another attempt follows, else as it is."""
+        fault = Fault(end.get("cause", ""), end["reason"], trial.fidelity)
+        again = retries.decide(
+            self.experiment.retry,
+            [*trial.faults, fault],
+            micro_batches=trial.micro_batches,
+            gpus=self._gpus(trial),
+            splits=bool(end.get("splits")),
+        )
+        if again is None:
+            return end
+        follows = f"attempt {trial.attempt + 1} follows" + (f" in {again.wait_s:g} s" if again.wait_s else "")
+        if again.micro_batches != trial.micro_batches:
+            follows += f", batches in {again.micro_batches} pieces"
+        if again.gpus != self._gpus(trial):
+            follows += f", on {again.gpus:g} GPUs"
+        self.notes.append(f"trial {trial.trial_id}: {end['reason']}; {follows}")
+        self._again.append((time.monotonic() + again.wait_s, trial))
+        changed = {"micro_batches": again.micro_batches, "gpus": again.gpus}
+        return {
+            **end,
+            "status": "interrupted",
+            "reason": f"{end['reason']}; {follows}",
+            "fault": end["reason"],
+            **changed,
+        }
+
+    def _any_reports(self, *, complete: bool = False) -> bool:
+        """Whether any trial got as far as a (complete) report: before that a mistake is the experiment's own."""
+        rows = (row for trial in self._history.trials.values() for row in trial.reports)
+        return any(not complete or self._missing(row.metrics) is None for row in rows)
 
     def _missing(self, metrics: dict[str, float]) -> InvalidInput | None:
-        """What the first report lacks, as the mistake in the experiment that it is."""
+        """What a report lacks, as the mistake in the experiment that it is."""
         wanted = {"metric": self.experiment.metric}
         if self.experiment.scheduler.name != "none":
             wanted["fidelity"] = self.experiment.fidelity or ""
@@ -253,16 +325,6 @@ class Driver:
             if name not in metrics
         ]
         return InvalidInput(*problems) if problems else None
-
-    def _observe(self, trial: TrialRecord, status: str) -> None:
-        """Tell the searcher how a trial stands: its last report, at the fidelity it was measured at."""
-        loss = se = fidelity = None
-        if trial.reports:
-            row = trial.reports[-1]
-            metric = self.experiment.metric
-            loss, fidelity = self._sign * row.metrics.get(metric, math.nan), row.fidelity
-            se = row.metrics.get(f"{metric}_se")
-        self._searcher.observe(trial.trial_id, trial.config, loss, fidelity=fidelity, status=status, se=se)
 
     def _append(self, event: str, trial: TrialRecord, **fields: Any) -> Event:
         return self._journal.append(event, trial_id=trial.trial_id, attempt=trial.attempt, **fields)

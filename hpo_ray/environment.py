@@ -12,7 +12,7 @@ from importlib import metadata
 from pathlib import Path
 from typing import Any
 
-from hpo_ray.history import process_start
+from hpo_ray.lock import process_start
 
 
 def environment() -> dict[str, Any]:

@@ -3,6 +3,7 @@
     HpoRayError
     ├── InvalidInput      the user's input is wrong; nothing was started   (exit code 2)
     └── RunFailed         the run started and could not go on              (exit code 1)
+        └── RayLost       … because Ray itself died: to be resumed
 
 Knows nothing of configuration, Ray or the screen.
 """
@@ -54,6 +55,10 @@ class InvalidInput(HpoRayError):
 
 class RunFailed(HpoRayError):
     """The run started but could not go on. What was journalled before stays readable."""
+
+
+class RayLost(RunFailed):
+    """Ray's own processes died, or its cluster went away. The run can be resumed as it is."""
 
 
 def nearest(given: object, choices: Iterable[str]) -> str:

@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
+import bisect
 import math
 from collections.abc import Iterable
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from hpo_ray import journal
+from hpo_ray import journal, lock
 from hpo_ray.journal import Event
+from hpo_ray.tally import Tally
 
 UNFINISHED = ("pending", "running", "interrupted")
 
@@ -25,9 +27,27 @@ class ReportRow:
     metrics: dict[str, float]
 
 
+@dataclass(frozen=True)
+class Fault:
+    """An attempt that went wrong and was tried again: why (`cause`, `reason`), and how far it had come."""
+
+    cause: str
+    reason: str
+    fidelity: float
+
+
 @dataclass
 class TrialRecord:
-    """A trial as its events tell it. Times are Unix seconds; `status` is one of the contract's."""
+    """A trial as its events tell it. Times are Unix seconds; `status` is one of the contract's.
+
+    Attributes:
+        reports: One a fidelity, rising; what an attempt measured again replaces what the one before it had.
+        checkpoints: (attempt, fidelity) -> path in the run directory, in the order they were written.
+        faults: What went wrong with attempts before the last one.
+        micro_batches: In how many pieces the next attempt splits its batches.
+        gpus: The GPUs of the next attempt; None: as the experiment says.
+        rung: Where it was compared last, whether it was `kept` there, and the `verdict` in words.
+    """
 
     trial_id: str
     config_id: str = ""
@@ -43,6 +63,10 @@ class TrialRecord:
     checkpoints: dict[tuple[int, float], str] = field(default_factory=dict)
     rung: float | None = None
     kept: bool = True
+    verdict: str = ""
+    faults: list[Fault] = field(default_factory=list)
+    micro_batches: int = 1
+    gpus: float | None = None
 
     @property
     def fidelity(self) -> float:
@@ -58,23 +82,17 @@ class TrialRecord:
 
 @dataclass
 class History:
-    """A whole run as its events tell it. `started_at` is when its last driver started."""
+    """A whole run as its events tell it; `tally` holds its totals."""
 
     run_dir: Path
     experiment: dict[str, Any] = field(default_factory=dict)
     environment: dict[str, Any] = field(default_factory=dict)
+    prior: list[dict[str, Any]] = field(default_factory=list)
     trials: dict[str, TrialRecord] = field(default_factory=dict)
     rungs: dict[float, dict[str, bool]] = field(default_factory=dict)
-    started_at: float = math.nan
     ended: Event | None = None
-    last_seen: float = math.nan
     damaged: int = 0
-    _earlier_s: float = 0.0
-
-    @property
-    def wall_time_s(self) -> float:
-        """How long drivers worked on it, up to the last event; the time between a death and a resume left out."""
-        return self._earlier_s + self.last_seen - self.started_at
+    tally: Tally = field(default_factory=Tally)
 
     @property
     def metric(self) -> str:
@@ -98,27 +116,12 @@ class History:
         key = lambda pair: (sign * pair[1].metrics[self.metric], -pair[1].fidelity, pair[0].trial_id)  # noqa: E731
         return min(found, key=key, default=None)
 
-    def total_fidelity(self) -> float:
-        """All training done, in units of the fidelity (epochs, mostly): the sum of what each attempt added."""
-        total = 0.0
-        for trial in self.trials.values():
-            reached: dict[int, float] = {}
-            first: dict[int, float] = {}
-            for row in trial.reports:
-                first.setdefault(row.attempt, row.fidelity)
-                reached[row.attempt] = row.fidelity
-            # A resumed attempt's first report is one step past its checkpoint, not `fidelity` steps of work.
-            total += sum(reached[a] - (first[a] - 1 if a else 0) for a in reached)
-        return total
-
     def apply(self, event: Event) -> None:
         """Take one more event into account."""
         kind = event["event"]
         if kind == "run_started":
             self.experiment, self.environment = event["experiment"], event.get("environment", {})
-            if not math.isnan(self.started_at):
-                self._earlier_s = self.wall_time_s
-            self.started_at = self.last_seen = event["time"]
+            self.prior = event.get("prior", self.prior)
             self.ended = None
         elif kind == "run_ended":
             self.ended = event
@@ -126,9 +129,10 @@ class History:
             self.rungs.setdefault(event["rung"], {})[event["trial_id"]] = event["kept"]
             trial = self._trial(event)
             trial.rung, trial.kept = event["rung"], event["kept"]
+            trial.verdict = f"{event['value']:.4g} ranked {event.get('rank')} of {event.get('n')}"
         else:
             self._apply_to_trial(self._trial(event), event)
-        self.last_seen = event["time"]
+        self.tally.apply(event)
 
     def _trial(self, event: Event) -> TrialRecord:
         return self.trials.setdefault(event["trial_id"], TrialRecord(event["trial_id"]))
@@ -147,12 +151,25 @@ class History:
                 row = ReportRow(
                     event["attempt"], event["fidelity"], event["elapsed_s"], event["time"], event["metrics"]
                 )
-                trial.reports.append(row)
+                _put(trial.reports, row)
             case "trial_checkpointed":
                 trial.checkpoints[event["attempt"], event["fidelity"]] = event["path"]
             case "trial_ended":
                 trial.status, trial.reason = event["status"], event.get("reason", "")
                 trial.traceback = event.get("traceback", "")
+                if trial.status == "interrupted" and "cause" in event:
+                    trial.faults.append(Fault(event["cause"], event.get("fault", ""), trial.fidelity))
+                    trial.micro_batches = event.get("micro_batches", trial.micro_batches)
+                    trial.gpus = event.get("gpus", trial.gpus)
+
+
+def _put(rows: list[ReportRow], row: ReportRow) -> None:
+    """A report at its place: an attempt that starts again from a checkpoint reports some fidelities twice."""
+    at = bisect.bisect_left(rows, row.fidelity, key=lambda known: known.fidelity)
+    if at < len(rows) and rows[at].fidelity == row.fidelity:
+        rows[at] = row
+    else:
+        rows.insert(at, row)
 
 
 def fold(run_dir: Path, events: Iterable[Event], damaged: int = 0) -> History:
@@ -173,29 +190,8 @@ def load(run_dir: Path) -> History:
     """
     log = journal.read(run_dir)
     history = fold(run_dir.absolute(), log.events, log.damaged)
-    if history.ended is not None or not alive(history):
+    if history.ended is not None or lock.holder(run_dir) is None:
         for trial in history.trials.values():
             if trial.status in UNFINISHED:
                 trial.status = "interrupted"
     return history
-
-
-def alive(run: History) -> bool:
-    """Whether a run's driver still runs, as far as this machine can tell; one on another host is taken to live."""
-    import socket
-
-    environment = run.environment
-    if run.ended is not None:
-        return False
-    if environment.get("host") != socket.gethostname():
-        return True
-    return process_start(environment.get("pid", -1)) == environment.get("process_start")
-
-
-def process_start(pid: int) -> str | None:
-    """When a process started, in the kernel's ticks since boot, which tells it from a later one with its number."""
-    try:
-        fields = Path(f"/proc/{pid}/stat").read_text().rsplit(")", 1)[1].split()
-        return None if fields[0] in "ZX" else fields[19]  # a zombie is dead
-    except (OSError, IndexError):
-        return None

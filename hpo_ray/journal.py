@@ -5,6 +5,7 @@ Knows no Ray, no pandas, and nothing of what the events mean; nothing in it is e
 
 from __future__ import annotations
 
+import errno
 import fcntl
 import json
 import math
@@ -19,8 +20,10 @@ from hpo_ray.errors import InvalidInput, Problem, RunFailed
 
 FILE_NAME = "events.jsonl"
 VERSION = 1
-# Each event is flushed at once, so that a killed driver loses nothing; the disk is made to write at most this often.
+# Each event is written at once, so that a killed driver loses nothing; the disk is made to keep it at most this often.
 SYNC_PERIOD_S = 0.5
+# How often a full disk is tried again.
+FULL_PERIOD_S = 2.0
 
 Event = dict[str, Any]
 
@@ -43,30 +46,50 @@ class Journal:
     """The writing end of a run's log.
 
     Use as a context manager; `listener` is called with every event after it was written.
+
+    Attributes:
+        path: The file.
+        offset: Its length in bytes.
+        patient: Whether to wait for room when the disk is full; else that is an error like any other.
     """
 
-    def __init__(self, run_dir: Path, listener: Callable[[Event], None] | None = None) -> None:
+    def __init__(
+        self,
+        run_dir: Path,
+        listener: Callable[[Event], None] | None = None,
+        on_full: Callable[[str], None] | None = None,
+    ) -> None:
         """Open the log of `run_dir` (made if missing) to append to it; a torn last line is cut off first.
+
+        Args:
+            run_dir: The run's folder.
+            listener: Called with each event.
+            on_full: Called with a message, once each time that the disk is full; None: a full disk is an error.
 
         Raises:
             InvalidInput: Another process writes to it.
             RunFailed: The log cannot be opened.
         """
         self.path = run_dir / FILE_NAME
+        self.patient = on_full is not None
         self._listener = listener
+        self._on_full = on_full
         self._synced_at = time.monotonic()
         try:
             run_dir.mkdir(parents=True, exist_ok=True)
-            self._file = self.path.open("ab")
+            # Unbuffered: what a full disk has not taken must not wait in memory to be written twice.
+            self._file = self.path.open("ab", buffering=0)
             fcntl.flock(self._file, fcntl.LOCK_EX | fcntl.LOCK_NB)
             _cut_torn_tail(self.path)
+            self.offset = self.path.stat().st_size
         except BlockingIOError:
+            self._file.close()
             raise InvalidInput(Problem("run", f"another process is writing to '{run_dir}': stop it first")) from None
         except OSError as error:
             raise RunFailed(f"the journal {self.path} cannot be written: {error.strerror}") from error
 
     def append(self, event: str, **fields: object) -> Event:
-        """Write one event and pass it on.
+        """Write one event and pass it on. A full disk is waited for (see `patient`): nothing is ever half written.
 
         Args:
             event: One of the kinds in the contract, e.g. ``trial_reported``.
@@ -81,8 +104,7 @@ class Journal:
         record: Event = {"v": VERSION, "time": round(time.time(), 3), "event": event, **fields}
         line = json.dumps(encode(record), allow_nan=False, separators=(",", ":"))
         try:
-            self._file.write(line.encode() + b"\n")
-            self._file.flush()
+            self._write(line.encode() + b"\n")
             if time.monotonic() - self._synced_at > SYNC_PERIOD_S:
                 self._sync()
         except OSError as error:
@@ -100,6 +122,24 @@ class Journal:
             pass
         finally:
             self._file.close()
+
+    def _write(self, data: bytes) -> None:
+        said = False
+        while True:
+            try:
+                left = data
+                while left:
+                    left = left[self._file.write(left) :]
+                self.offset += len(data)
+                return
+            except OSError as error:
+                os.ftruncate(self._file.fileno(), self.offset)
+                if error.errno not in (errno.ENOSPC, errno.EDQUOT) or not self.patient or self._on_full is None:
+                    raise
+                if not said:
+                    self._on_full(f"the disk that holds '{self.path.parent}' is full: waiting until there is room")
+                    said = True
+                time.sleep(FULL_PERIOD_S)
 
     def _sync(self) -> None:
         os.fsync(self._file.fileno())
@@ -127,15 +167,21 @@ class Log:
     damaged: int = 0
 
 
-def read(run_dir: Path) -> Log:
+def read(run_dir: Path, offset: int = 0) -> Log:
     """Read a run's events, whether it is live, finished or dead.
+
+    Args:
+        run_dir: The run's folder.
+        offset: Bytes at the file's start to leave out: whole lines.
 
     Raises:
         InvalidInput: `run_dir` holds no journal, or one that may not be read.
     """
     path = run_dir / FILE_NAME
     try:
-        data = path.read_bytes()
+        with path.open("rb") as file:
+            file.seek(offset)
+            data = file.read()
     except (FileNotFoundError, NotADirectoryError):
         message = f"'{run_dir}' is not a run: it has no {FILE_NAME}"
         raise InvalidInput(Problem("run", message)) from None
@@ -187,14 +233,19 @@ def encode(value: Any) -> Any:
     return str(value)
 
 
+def number(value: Any) -> Any:
+    """What `encode` made of a number, as a number again; anything else as it is."""
+    return _NON_FINITE.get(value, value) if isinstance(value, str) else value
+
+
 def _decode_event(event: Event) -> Event:
     """Strings back to NaN and infinities where an event holds measured numbers; a config's strings stay strings."""
     for key in ("fidelity", "value", "cutoff"):
         if isinstance(event.get(key), str):
-            event[key] = _NON_FINITE.get(event[key], event[key])
+            event[key] = number(event[key])
     metrics = event.get("metrics")
     if isinstance(metrics, dict):
-        event["metrics"] = {k: _NON_FINITE.get(v, v) if isinstance(v, str) else v for k, v in metrics.items()}
+        event["metrics"] = {name: number(value) for name, value in metrics.items()}
     return event
 
 

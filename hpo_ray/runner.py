@@ -3,31 +3,38 @@
 from __future__ import annotations
 
 import importlib
-import shutil
+import signal
+import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from hpo_ray import journal
+from hpo_ray import config, journal, lock
 from hpo_ray.environment import environment, local_cpus, local_gpus
-from hpo_ray.errors import InvalidInput, Problem, RunFailed
+from hpo_ray.errors import InvalidInput, Problem, RayLost, RunFailed
 from hpo_ray.experiment import Experiment
-from hpo_ray.history import History, alive, fold
-from hpo_ray.journal import FILE_NAME, Event, Journal
+from hpo_ray.folders import new_run_dir
+from hpo_ray.history import History, fold
+from hpo_ray.journal import Event, Journal
+from hpo_ray.keeper import Keeper
+from hpo_ray.lock import Lock
+from hpo_ray.preflight import check
 from hpo_ray.session import ray_session
+from hpo_ray.snapshot import Snapshots
 from hpo_ray.trainables import TRAINABLES
 from hpo_ray.trainables.function import load_target, pack
 
 if TYPE_CHECKING:
     from ray.tune import Tuner
 
-    from hpo_ray.driver import Driver
-
 Objective = Callable[..., Any]
+# Called with each event and the run's history after it; ``{"event": "note", "text": …}`` is for the user alone.
 Listener = Callable[[Event, History], None]
 
-FREE_SPACE_MB = 64
+# What may change when a run is resumed: nothing that its results so far depend on.
+AMENDABLE = ("trials", "slots", "stop", "retry", "resources", "ray", "storage")
+POLL_PERIOD_S = 0.5
 
 
 def start(
@@ -49,41 +56,62 @@ def start(
         The finished run.
 
     Raises:
-        InvalidInput: The run directory can't be used, or the objective doesn't report what it should.
-        RunFailed: Ray could not start, or the journal could not be written. What was journalled stays.
+        InvalidInput: The run directory or the earlier runs can't be used, or the objective doesn't report what it
+            should.
+        RunFailed: Ray could not start or died, too many trials failed, or the journal could not be written. What was
+            journalled stays.
         KeyboardInterrupt: Interrupted; the journal says so.
     """
+    from hpo_ray import prior
+
     payload = pack(objective or objective_of(experiment))
-    return _drive(experiment, payload, new_run_dir(experiment.name, out), [], listener)
+    known = prior.load(experiment) if experiment.prior.runs else None
+    return _Run(experiment, payload, new_run_dir(experiment.name, out), listener).drive([], known)
 
 
-def resume(run_dir: Path, *, objective: Objective | None = None, listener: Listener | None = None) -> History:
-    """Go on with a run that was interrupted, failed or killed; one that completed is returned as it is.
+def resume(
+    run_dir: Path,
+    *,
+    add_trials: int = 0,
+    overrides: Sequence[str] = (),
+    objective: Objective | None = None,
+    listener: Listener | None = None,
+) -> History:
+    """Go on with a run that was interrupted, stopped, failed or killed; one with nothing left to do is returned as is.
 
     Finished trials stay. Unfinished ones start a new attempt, which finds its last checkpoint; searcher and scheduler
     are brought back from the journal.
 
     Args:
         run_dir: The run's folder.
+        add_trials: So many trials more than it was to have.
+        overrides: ``key=value`` of the sections in `AMENDABLE`.
         objective: The function itself, where the run was given one from Python; None: what ``trainable`` names.
         listener: Called with each new event and the run's history after it.
 
     Raises:
-        InvalidInput: It is no run, its driver still runs, or its objective can't be found; and as for `start`.
+        InvalidInput: It is no run, its driver still runs, its objective or data can't be found, or an override is
+            wrong; and as for `start`.
         RunFailed: As for `start`.
     """
     log = journal.read(run_dir)
-    history = fold(run_dir, log.events)
+    history = fold(run_dir.absolute(), log.events, log.damaged)
     if not history.experiment:
         raise InvalidInput(Problem("run", f"'{run_dir}' ended before its first event: there is nothing to resume"))
-    if alive(history):
-        where = f"process {history.environment.get('pid')} on {history.environment.get('host')}"
-        raise InvalidInput(Problem("run", f"'{run_dir}' is still running ({where}): stop it first"))
-    if history.ended is not None and history.ended["status"] == "completed":
+    living = lock.holder(run_dir)
+    if living is not None:
+        message = f"'{run_dir}' is still running ({living}): stop it first with `hpo-ray stop {run_dir}`"
+        raise InvalidInput(Problem("run", message))
+    experiment = _amended(history.experiment, add_trials, overrides, has_objective=objective is not None)
+    more = experiment.trials is None or experiment.trials > len(history.trials)
+    if (
+        history.ended is not None
+        and history.ended["status"] == "completed"
+        and not (more and add_trials + len(overrides))
+    ):
         return history
-    experiment = Experiment.model_validate(history.experiment)
     payload = pack(objective or objective_of(experiment))
-    return _drive(experiment, payload, run_dir.absolute(), log.events, listener)
+    return _Run(experiment, payload, run_dir.absolute(), listener).drive(log.events, None)
 
 
 def objective_of(experiment: Experiment) -> Objective:
@@ -97,44 +125,6 @@ def objective_of(experiment: Experiment) -> Objective:
         return load_target(trainable.target or "")
     train: Objective = importlib.import_module(TRAINABLES[trainable.name].module).train
     return train
-
-
-def new_run_dir(name: str, out: Path | None) -> Path:
-    """A run directory that holds nothing yet.
-
-    Raises:
-        InvalidInput: It exists and holds something, can't be made, or its disk is full.
-    """
-    run_dir = (out or _next_name(name)).absolute()
-    key = "--out" if out is not None else "runs"
-    try:
-        if (run_dir / FILE_NAME).exists():
-            raise InvalidInput(Problem(key, f"'{run_dir}' already holds a run: choose another folder"))
-        run_dir.mkdir(parents=True, exist_ok=True)
-        if any(run_dir.iterdir()):
-            raise InvalidInput(Problem(key, f"'{run_dir}' is not empty: choose another folder"))
-        free_mb = shutil.disk_usage(run_dir).free / 2**20
-    except OSError as error:
-        raise InvalidInput(Problem(key, f"'{run_dir}' cannot be used: {error.strerror}")) from None
-    if free_mb < FREE_SPACE_MB:
-        message = f"only {free_mb:.0f} MiB are free where '{run_dir}' lies, expected {FREE_SPACE_MB} or more"
-        raise InvalidInput(Problem(key, message))
-    return run_dir
-
-
-def _next_name(name: str) -> Path:
-    """``runs/<name>-<time>``, made here, so that two runs started in the same second get two folders."""
-    stem = f"{name}-{time.strftime('%Y%m%d-%H%M%S')}"
-    for suffix in ("", *(f"_{number}" for number in range(2, 100))):
-        folder = Path("runs") / f"{stem}{suffix}"
-        try:
-            folder.mkdir(parents=True)
-        except FileExistsError:
-            continue
-        except OSError:
-            break  # `new_run_dir` says why
-        return folder
-    return folder
 
 
 def slots_of(experiment: Experiment) -> int:
@@ -155,105 +145,158 @@ def slots_of(experiment: Experiment) -> int:
     return max(1, int(min(slots, experiment.trials or slots)))
 
 
-def _drive(
-    experiment: Experiment, payload: bytes, run_dir: Path, events: list[Event], listener: Listener | None
-) -> History:
-    """Run what `events`, the journal so far, leave to be done; the journal always says how it ended."""
-    history = History(run_dir)
+def _amended(data: dict[str, Any], add_trials: int, overrides: Sequence[str], *, has_objective: bool) -> Experiment:
+    """A run's experiment with what its resumption changes, checked anew: data may have moved since."""
+    document = config.amend(data, overrides, AMENDABLE)
+    if add_trials:
+        if document.data["trials"] is None:
+            document.problems.append(Problem("--add-trials", "the run has a whole grid: there is nothing to add"))
+        else:
+            document.data["trials"] += add_trials
+    return check(document, has_objective=has_objective)
 
-    def follow(event: Event) -> None:
-        history.apply(event)
-        if listener is not None:
-            listener(event, history)
 
-    with Journal(run_dir, follow) as log:
+class _Run:
+    """One driver's work on one run directory."""
+
+    def __init__(self, experiment: Experiment, payload: bytes, run_dir: Path, listener: Listener | None) -> None:
+        self._experiment = experiment
+        self._payload = payload
+        self._history = History(run_dir)
+        self._listener = listener
+        self._keeper = Keeper(self._history, experiment.storage.keep_checkpoints)
+        self._snapshots = Snapshots(run_dir)
+        self._thread = threading.current_thread()
+        self._polled_at = -1e9
+        self._end_at: float | None = None
+        self._interrupting = False
+
+    def drive(self, events: list[Event], known: Any) -> History:
+        """Run what `events`, the journal so far, leave to be done; the journal always says how it ended."""
+        run_dir = self._history.run_dir
+        with Journal(run_dir, self._follow, self._note) as self._log:
+            before = lock.written(run_dir)
+            with Lock(run_dir):
+                if before is not None:
+                    self._note(f"taking over from {before}, which is gone")
+                self._drive(events, known)
+        return self._history
+
+    def _drive(self, events: list[Event], known: Any) -> None:
         from hpo_ray.driver import Driver  # imports Ray
 
-        driver = Driver(experiment, log, history)
+        log = self._log
+        self._driver = driver = Driver(self._experiment, log, self._history, self._keeper)
         driver.replay(events)
-        log.append("run_started", experiment=experiment.model_dump(), environment=environment())
+        learned = {"prior": known.observations} if known is not None else {}
+        started = log.append(
+            "run_started", experiment=self._experiment.model_dump(), environment=environment(), **learned
+        )
         try:
-            _fit(experiment, payload, driver, log, history)
+            for note in known.notes if known is not None else ():
+                self._note(note)
+            driver.learn(started.get("prior", ()))
+            self._keeper.clear()
+            driver.take_over()
+            self._fit()
         except BaseException as error:
-            interrupted = isinstance(error, KeyboardInterrupt)
-            reason = "interrupted" if interrupted else str(error)
+            log.patient = False  # a disk that is still full would keep us here
+            failure = driver.failure if isinstance(driver.failure, RayLost) else error
+            interrupted = isinstance(failure, KeyboardInterrupt)
+            reason = "interrupted" if interrupted else str(failure)
             driver.abandon(reason if interrupted else "the run failed")
-            log.append("run_ended", status="interrupted" if interrupted else "failed", reason=reason)
-            raise
-    return history
+            cause = {"cause": "ray_lost"} if isinstance(failure, RayLost) else {}
+            log.append("run_ended", status="interrupted" if interrupted else "failed", reason=reason, **cause)
+            if failure is error:
+                raise
+            raise failure from None
+        finally:
+            self._snapshots.write(self._history.tally, log.offset)
 
+    def _fit(self) -> None:
+        """Hold a Ray session and let Tune run the trials. Tune only ever knows what the driver tells it."""
+        experiment, driver = self._experiment, self._driver
+        address = experiment.ray.address
+        with ray_session(address=address, cpus=local_cpus(), gpus=local_gpus(), on_lost=self._lost) as scratch:
+            try:
+                self._tuner(scratch).fit()
+            except Exception as error:
+                raise driver.failure or RunFailed(f"Ray Tune gave up: {error}") from error
+            if driver.failure is not None:
+                raise driver.failure
+            from hpo_ray.winner import try_winner
 
-def _fit(experiment: Experiment, payload: bytes, driver: Driver, log: Journal, history: History) -> None:
-    """Hold a Ray session and let Tune run the trials. Tune only ever knows what the driver tells it."""
-    with ray_session(address=experiment.ray.address, cpus=local_cpus(), gpus=local_gpus()) as scratch:
-        try:
-            _tuner(experiment, payload, driver, scratch).fit()
-        except Exception as error:
-            raise driver.failure or RunFailed(f"Ray Tune gave up: {error}") from error
-        if driver.failure is not None:
-            raise driver.failure
-        log.append("run_ended", status="completed", reason="", **_test_winner(experiment, history))
+            status = "stopped" if driver.stopping else "completed"
+            tested = try_winner(experiment, self._history)
+            self._log.append("run_ended", status=status, reason=driver.stopping, **tested)
 
+    def _tuner(self, scratch: Path) -> Tuner:
+        from ray import tune
 
-def _tuner(experiment: Experiment, payload: bytes, driver: Driver, scratch: Path) -> Tuner:
-    from ray import tune
+        from hpo_ray.bridge import Events, Stops, Suggestions
+        from hpo_ray.schedulers.none import NoScheduler
+        from hpo_ray.trainables.actor import actor_class, driver_import_path
+        from hpo_ray.trainables.worker import Setup
 
-    from hpo_ray.bridge import Events, Stops, Suggestions
-    from hpo_ray.trainables.actor import actor_class, driver_import_path
-    from hpo_ray.trainables.worker import Setup
+        limit_mb = self._experiment.resources.max_growth_mb
+        setup = Setup(self._payload, driver_import_path(), str(Path.cwd()), limit_mb)
+        return tune.Tuner(
+            # An attempt's own share: one that ran out of memory may have come back with more.
+            tune.with_resources(actor_class(setup), lambda attempt: tune.PlacementGroupFactory([attempt["bundle"]])),
+            tune_config=tune.TuneConfig(
+                search_alg=Suggestions(self._driver),
+                scheduler=NoScheduler(),
+                num_samples=-1,
+                # Without it Tune gives a custom searcher one pending trial.
+                max_concurrent_trials=slots_of(self._experiment),
+                reuse_actors=True,
+                trial_dirname_creator=lambda trial: trial.trial_id,
+            ),
+            run_config=tune.RunConfig(
+                name="run",
+                storage_path=str(scratch / "tune"),
+                callbacks=[Events(self._driver)],
+                stop=Stops(self._driver, self._over),
+                verbose=0,
+                checkpoint_config=tune.CheckpointConfig(checkpoint_frequency=0, checkpoint_at_end=False),
+            ),
+        )
 
-    resources = experiment.resources
-    setup = Setup(payload, driver_import_path(), str(Path.cwd()), resources.max_growth_mb)
-    bundle = {"cpu": resources.cpus_per_trial, "gpu": resources.gpus_per_trial}
-    return tune.Tuner(
-        tune.with_resources(actor_class(setup), bundle),
-        tune_config=tune.TuneConfig(
-            search_alg=Suggestions(driver),
-            scheduler=driver.scheduler,
-            num_samples=-1,
-            # Without it Tune gives a custom searcher one pending trial.
-            max_concurrent_trials=slots_of(experiment),
-            reuse_actors=True,
-            trial_dirname_creator=lambda trial: trial.trial_id,
-        ),
-        run_config=tune.RunConfig(
-            name="run",
-            storage_path=str(scratch / "tune"),
-            callbacks=[Events(driver)],
-            stop=Stops(driver),
-            verbose=0,
-            checkpoint_config=tune.CheckpointConfig(checkpoint_frequency=0, checkpoint_at_end=False),
-        ),
-    )
+    def _over(self) -> bool:
+        """Whether what still runs is to end at once: it was given time to come to its next report."""
+        driver, now = self._driver, time.monotonic()
+        if self._interrupting:  # any moment now: Tune's own way out asks Ray things, and waits a minute for each
+            return False
+        while driver.notes:
+            self._note(driver.notes.pop(0))
+        if now - self._polled_at > POLL_PERIOD_S:
+            self._polled_at = now
+            if lock.take_stop_request(self._history.run_dir) and not driver.stopping:
+                driver.stopping = "asked to stop"
+            driver.look_around()
+        if driver.stopping and self._end_at is None:
+            self._end_at = now + self._experiment.stop.grace_s
+            self._note(f"ending: {driver.stopping}" + ("; running trials go on to their next report" * driver.running))
+        return driver.failure is not None or (self._end_at is not None and now > self._end_at)
 
+    def _lost(self, what: str) -> None:
+        """Ray has died: get the driver's thread out of whatever call of Ray's it waits in.
 
-def _test_winner(experiment: Experiment, history: History) -> dict[str, Any]:
-    """The winner's error on the part of the data that no choice was made on; empty where the trainable has none.
+        Called from another thread, and again: an interruption that comes in the wrong place is swallowed by Ray.
+        """
+        where = self._history.run_dir
+        self._interrupting = self._thread is threading.main_thread()
+        self._driver.failure = self._driver.failure or RayLost(f"{what}; go on with `hpo-ray resume {where}`")
+        if self._interrupting:
+            signal.pthread_kill(threading.main_thread().ident or 0, signal.SIGINT)
 
-    The best of N on its own validation set flatters itself; this is the number to quote. It runs as a Ray task,
-    where the trials ran and the data is. A failure here is noted, never raised: the sweep's result stands.
-    """
-    module, best = TRAINABLES[experiment.trainable.name].module, history.best()
-    if not module or best is None:
-        return {}
-    trial, row = best
-    path = trial.checkpoints.get((row.attempt, row.fidelity))
-    if path is None:
-        return {}
-    import ray
+    def _follow(self, event: Event) -> None:
+        self._history.apply(event)
+        self._keeper.follow(event)
+        self._snapshots.maybe_write(self._history.tally, self._log.offset)
+        if self._listener is not None:
+            self._listener(event, self._history)
 
-    resources = experiment.resources
-    device = "cuda" if resources.gpus_per_trial > 0 else "cpu"
-    config = experiment.trial_config(trial.config)
-    try:
-        task = ray.remote(_errors_on_test).options(num_cpus=resources.cpus_per_trial, num_gpus=resources.gpus_per_trial)
-        errors, n = ray.get(task.remote(module, config, str(history.run_dir / path), device))
-    except Exception as error:
-        return {"test_failure": " ".join(str(error).split())[-500:]}
-    return {"test": {"errors": errors, "n": n}}
-
-
-def _errors_on_test(module: str, config: dict[str, Any], checkpoint: str, device: str) -> tuple[int, int]:
-    """Runs as a Ray task."""
-    result: tuple[int, int] = importlib.import_module(module).errors_on_test(config, Path(checkpoint), device)
-    return result
+    def _note(self, text: str) -> None:
+        if self._listener is not None:
+            self._listener({"event": "note", "text": text, "time": time.time()}, self._history)

@@ -9,25 +9,60 @@ import math
 import time
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from rich.console import Group, RenderableType
 from rich.table import Table
 from rich.text import Text
 
-from hpo_ray.history import History, TrialRecord
 from hpo_ray.journal import Event
+
+if TYPE_CHECKING:
+    from hpo_ray.history import History, TrialRecord
+    from hpo_ray.lock import Holder
+    from hpo_ray.tally import Tally
 
 SHOWN_RUNNING = 8
 LINE_PERIOD_S = 15.0
 
 
-def live_table(run: History, now: float | None = None) -> RenderableType:
+def live_table(run: Tally, now: float | None = None) -> RenderableType:
     """The run as it stands: counts, time, best so far, rungs, running trials."""
     now = time.time() if now is None else now
     headline = Text(_headline(run, now), style="bold", no_wrap=True, overflow="ellipsis")
+    return Group(headline, *_body(run))
+
+
+def status_words(run: Tally, living: Holder | None, run_dir: Path) -> dict[str, Any]:
+    """Whether a run runs, how it ended otherwise, and what to do next."""
+    ended = run.ended or {}
+    state = "running" if living is not None else ended.get("status") or "dead"
+    reason = str(living) if living is not None else ended.get("reason") or ("its driver died" if not ended else "")
+    return {"run_dir": str(run_dir.absolute()), "state": state, "reason": reason}
+
+
+def status_table(run: Tally, living: Holder | None, run_dir: Path) -> RenderableType:
+    """What ``hpo-ray status`` shows: `status_words`, and the run as it stands."""
+    words = status_words(run, living, run_dir)
+    where = shown_path(run_dir.absolute())
+    style = {"running": "green", "completed": "green", "failed": "red", "dead": "red"}.get(words["state"], "yellow")
+    first = Text(words["state"], style=f"bold {style}")
+    first.append(f"  {words['reason']}" if words["reason"] else "", style="not bold default")
+    now = time.time() if living is not None else run.last_seen
+    lines: list[RenderableType] = [first, Text(_headline(run, now), style="bold"), *_body(run)]
+    unit = f"{run.head.get('fidelity') or 'report'}s"
+    lines.append(Text(f"cost   {run.total_fidelity:g} {unit}"))
+    if living is None:
+        go_on = "report" if words["state"] == "completed" else "resume"
+        lines.append(Text(f"next   hpo-ray {go_on} {where}"))
+    return Group(*lines)
+
+
+def _body(run: Tally) -> list[RenderableType]:
+    """Running trials, rungs and the best so far."""
+    metric = str(run.head.get("metric", ""))
     table = Table(box=None, pad_edge=False)
-    for column in ("trial", str(run.experiment.get("fidelity") or "reports"), run.metric, "best", "configuration"):
+    for column in ("trial", str(run.head.get("fidelity") or "reports"), metric, "best", "configuration"):
         wide = column == "configuration"  # the only one that gives way where the terminal is narrow
         table.add_column(
             column,
@@ -35,21 +70,25 @@ def live_table(run: History, now: float | None = None) -> RenderableType:
             no_wrap=True,
             min_width=None if wide else len(column),
         )
-    running = [trial for trial in run.trials.values() if trial.status == "running"]
-    for trial in running[:SHOWN_RUNNING]:
-        table.add_row(*_trial_cells(run, trial))
+    running = [(name, trial) for name, trial in run.open.items() if trial["status"] == "running"]
+    for name, trial in running[:SHOWN_RUNNING]:
+        reached = f"{trial['fidelity']:g}" if math.isfinite(trial["fidelity"]) else "–"
+        table.add_row(name, reached, number(trial["value"]), number(trial["best"]), configured(trial["config"]))
     if len(running) > SHOWN_RUNNING:
         table.add_row(f"… {len(running) - SHOWN_RUNNING} more")
-    lines: list[RenderableType] = [headline, table] if running else [headline]
+    lines: list[RenderableType] = [table] if running else []
     if run.rungs:
-        lines.append(Text(f"rungs  {_rungs(run)}", style="dim", no_wrap=True, overflow="ellipsis"))
-    best = run.best()
-    if best is not None:
-        trial, row = best
-        value = f"{run.metric} {number(row.metrics[run.metric])}"
-        text = f"best   {value} · trial {trial.trial_id} · {configured(trial.config)}"
+        parts = [f"{rung}: {kept} of {n} went on" for rung, (kept, n) in sorted(run.rungs.items(), key=_rung)]
+        lines.append(Text(f"rungs  {' · '.join(parts)}", style="dim", no_wrap=True, overflow="ellipsis"))
+    if run.best is not None:
+        value = f"{metric} {number(run.best['value'])}"
+        text = f"best   {value} · trial {run.best['trial_id']} · {configured(run.best['config'])}"
         lines.append(Text(text, style="green", no_wrap=True, overflow="ellipsis"))
-    return Group(*lines)
+    return lines
+
+
+def _rung(item: tuple[str, Any]) -> float:
+    return float(item[0])
 
 
 def plain_line(run: History, event: Event, last_line_at: float) -> str | None:
@@ -65,7 +104,7 @@ def plain_line(run: History, event: Event, last_line_at: float) -> str | None:
         return None
     best = run.best()
     found = f", best {run.metric} {number(best[1].metrics[run.metric])} (trial {best[0].trial_id})" if best else ""
-    return _headline(run, event["time"]) + found
+    return _headline(run.tally, event["time"]) + found
 
 
 def answer(summary: Mapping[str, Any], run: History) -> Text:
@@ -80,6 +119,8 @@ def answer(summary: Mapping[str, Any], run: History) -> Text:
         ("report", f"hpo-ray report {where}", ""),
         ("load", f"hpo_ray.load_results('{where}')", ""),
     ]
+    if run.ended and run.ended.get("reason"):
+        rows.append(("ended", f"{run.ended['status']}: {run.ended['reason']}", ""))
     if not (run.ended and run.ended["status"] == "completed") and not summary["running"]:
         rows.append(("resume", f"hpo-ray resume {where}", ""))
     text = Text()
@@ -139,34 +180,20 @@ def shown_path(path: Path) -> Path:
         return path
 
 
-def _headline(run: History, now: float) -> str:
-    done = run.count("completed", "stopped", "failed", "out_of_memory")
-    total = run.experiment.get("trials")
-    failed = run.count("failed", "out_of_memory")
+def _headline(run: Tally, now: float) -> str:
+    done, total = run.finished, run.head.get("trials")
     elapsed = run.wall_time_s + now - run.last_seen
-    parts = [f"{run.experiment.get('name', 'run')}  {done}/{total or '?'} trials", duration(elapsed)]
-    if done and total and done < total:
+    running = sum(trial["status"] == "running" for trial in run.open.values())
+    waiting = sum(trial["status"] == "interrupted" for trial in run.open.values())
+    parts = [f"{run.head.get('name', 'run')}  {done}/{total or '?'} trials", duration(elapsed)]
+    if done and total and done < total and running:
         # Slots work side by side, so what is done so far already tells the pace of the rest.
         parts.append(f"about {duration(elapsed / done * (total - done))} left")
-    parts.append(f"{run.count('running')} running")
-    if failed:
-        parts.append(f"{failed} failed")
-    return " · ".join(parts)
-
-
-def _trial_cells(run: History, trial: TrialRecord) -> list[str]:
-    last = trial.reports[-1].metrics.get(run.metric, math.nan) if trial.reports else math.nan
-    best = trial.best_report(run.metric, run.mode)
-    best_value = best.metrics[run.metric] if best else math.nan
-    reached = f"{trial.fidelity:g}" if trial.reports else "–"
-    return [trial.trial_id, reached, number(last), number(best_value), configured(trial.config)]
-
-
-def _rungs(run: History) -> str:
-    parts = []
-    for rung in sorted(run.rungs):
-        kept = run.rungs[rung].values()
-        parts.append(f"{rung:g}: {sum(kept)} of {len(kept)} went on")
+    parts.append(f"{running} running")
+    if waiting:
+        parts.append(f"{waiting} interrupted")
+    if run.failed:
+        parts.append(f"{run.failed} failed")
     return " · ".join(parts)
 
 

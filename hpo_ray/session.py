@@ -5,6 +5,7 @@ Knows Ray's environment variables and processes; nothing of trials or journals.
 
 from __future__ import annotations
 
+import atexit
 import contextlib
 import logging
 import os
@@ -15,11 +16,17 @@ import socket
 import sys
 import tempfile
 import threading
-from collections.abc import Iterator
+import time
+from collections.abc import Callable, Iterator
+from functools import partial
 from pathlib import Path
 
 from hpo_ray.errors import InvalidInput, Problem, RunFailed
-from hpo_ray.history import process_start
+from hpo_ray.lock import process_start
+from hpo_ray.watch import own_processes, own_ray, watching
+
+# What died of Ray in this process, in words; empty while all is well. Ray cannot be left or joined again then.
+LOST: list[str] = []
 
 _PREFIX = "hpo_ray-"
 _MARKER = "hpo_ray-driver"
@@ -36,11 +43,15 @@ _TUNE_ENVIRONMENT = {
     "RAY_CHDIR_TO_TRIAL_DIR": "0",
     "RAY_AIR_NEW_OUTPUT": "0",
     "RAY_USAGE_STATS_ENABLED": "0",
+    # Ray ends a process that has lost its control process, natively and after a minute: we notice sooner (`watch`).
+    "RAY_gcs_rpc_server_reconnect_timeout_s": "1000000",
 }
 
 
 @contextlib.contextmanager
-def ray_session(*, address: str | None, cpus: int, gpus: int) -> Iterator[Path]:
+def ray_session(
+    *, address: str | None, cpus: int, gpus: int, on_lost: Callable[[str], None] = lambda what: None
+) -> Iterator[Path]:
     """Hold a Ray session; yields a scratch folder that is deleted afterwards.
 
     A session that this process already has is used as it is and left running.
@@ -49,11 +60,14 @@ def ray_session(*, address: str | None, cpus: int, gpus: int) -> Iterator[Path]:
         address: None: start Ray here; ``auto`` or ``host:port``: join a cluster.
         cpus: Processors to offer, when started here.
         gpus: GPUs to offer, when started here.
+        on_lost: Called from another thread when Ray itself has died, with what did, until the session is left.
 
     Raises:
         InvalidInput: The cluster cannot be joined.
         RunFailed: Ray does not start.
     """
+    if LOST:
+        raise RunFailed(f"{LOST[0]}, and this process cannot start it again: start a new one (or restart the kernel)")
     _sweep()
     scratch = Path(tempfile.mkdtemp(prefix=_PREFIX, dir=_tmp()))
     scratch.chmod(0o700)
@@ -63,15 +77,16 @@ def ray_session(*, address: str | None, cpus: int, gpus: int) -> Iterator[Path]:
             import ray
 
             if ray.is_initialized():
-                yield scratch
+                with watching(_head(), partial(_lost_now, on_lost)):
+                    yield scratch
                 return
             with _authentication(scratch / "token" if address is None else None):
                 try:
                     _start(scratch, address, cpus, gpus)
-                    with _sigterm_interrupts():
+                    with _sigterm_interrupts(), watching(_head(), partial(_lost_now, on_lost)):
                         yield scratch
                 finally:
-                    ray.shutdown()
+                    _give_up() if LOST else ray.shutdown()
     finally:
         _reread_authentication()
         shutil.rmtree(scratch, ignore_errors=True)
@@ -103,6 +118,32 @@ def _start(scratch: Path, address: str | None, cpus: int, gpus: int) -> None:
         )
     except Exception as error:
         raise RunFailed(f"Ray did not start on this machine: {error}") from error
+
+
+def _lost_now(on_lost: Callable[[str], None], what: str) -> None:
+    LOST[:] = [what]
+    on_lost(what)
+
+
+def _give_up() -> None:
+    """Leave a Ray whose control process is gone: its own way of shutting down waits for that process, for ever."""
+    import ray
+
+    atexit.unregister(ray.shutdown)
+    pids = [pid for pid, _ in own_processes()]
+    for pid in pids:
+        with contextlib.suppress(OSError):
+            os.kill(pid, signal.SIGKILL)
+    deadline = time.monotonic() + 2.0
+    while time.monotonic() < deadline and any(map(process_start, pids)):
+        time.sleep(0.02)
+
+
+def _head() -> str | None:
+    """Where the cluster's control process listens; None where it is a child of this process."""
+    import ray
+
+    return None if own_ray() else str(ray.get_runtime_context().gcs_address)
 
 
 @contextlib.contextmanager

@@ -2,9 +2,14 @@
 
 from __future__ import annotations
 
+import errno
+import io
 import json
 import math
+import os
+import threading
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -90,15 +95,52 @@ def test_a_reader_sees_each_event_as_soon_as_it_is_written(tmp_path: Path) -> No
             assert len(journal.read(tmp_path).events) == number + 1
 
 
-def test_a_full_disk_is_told_as_such() -> None:
-    full = Path("/dev/full")
-    if not full.exists():
-        pytest.skip("no /dev/full on this system")
-    log = Journal.__new__(Journal)
-    log.path, log._listener, log._synced_at = full, None, 0.0
-    log._file = full.open("ab")
-    with pytest.raises(RunFailed, match="No space left on device"):
+class FillsUp:
+    """A raw file on a disk that takes `room` more bytes."""
+
+    def __init__(self, file: io.FileIO, room: int) -> None:
+        self.file, self.room = file, room
+
+    def write(self, data: bytes) -> int:
+        if not self.room:
+            raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+        taken = data[: self.room]
+        self.room -= len(taken)
+        return self.file.write(taken) or 0
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self.file, name)
+
+
+def test_a_full_disk_is_an_error_that_leaves_no_half_line(tmp_path: Path) -> None:
+    with Journal(tmp_path) as log:
         log.append("run_started")
+        log._file = FillsUp(log._file, 10)  # type: ignore[assignment]
+        with pytest.raises(RunFailed, match="No space left on device"):
+            log.append("run_ended")
+    found = journal.read(tmp_path)
+    assert [event["event"] for event in found.events] == ["run_started"]
+    assert found.damaged == 0
+
+
+def test_a_full_disk_is_waited_for_where_there_is_somebody_to_tell(tmp_path: Path) -> None:
+    told: list[str] = []
+    with Journal(tmp_path, on_full=told.append) as log:
+        full = log._file = FillsUp(log._file, 10)  # type: ignore[assignment]
+        threading.Timer(0.5, lambda: setattr(full, "room", 10_000)).start()
+        log.append("run_started")
+        assert log.offset == log.path.stat().st_size
+    assert [event["event"] for event in journal.read(tmp_path).events] == ["run_started"]
+    assert len(told) == 1
+    assert "is full: waiting until there is room" in told[0]
+
+
+def test_reading_can_start_behind_what_is_known(tmp_path: Path) -> None:
+    with Journal(tmp_path) as log:
+        log.append("run_started")
+        known = log.offset
+        log.append("run_ended")
+    assert [event["event"] for event in journal.read(tmp_path, offset=known).events] == ["run_ended"]
 
 
 def test_what_is_no_run_is_told_as_such(tmp_path: Path) -> None:

@@ -318,6 +318,11 @@ def test_provenance_is_in_the_first_event(in_tmp: Path) -> None:
 def test_nothing_in_the_run_directory_is_pickled_or_left_over(in_tmp: Path) -> None:
     run = hpo_ray.run(parabola, {"x": "uniform(0, 1)"}, trials=2, out=in_tmp / "r")
     names = {path.relative_to(run.path).as_posix() for path in run.path.rglob("*") if path.is_file()}
-    assert names == {"events.jsonl", "trials/0000/attempt-0/output.log", "trials/0001/attempt-0/output.log"}
+    assert names == {
+        "events.jsonl",
+        "snapshot.json",
+        "trials/0000/attempt-0/output.log",
+        "trials/0001/attempt-0/output.log",
+    }
     for line in (run.path / "events.jsonl").read_text().splitlines():
         json.loads(line)

@@ -22,7 +22,7 @@ def shown(renderable: object, width: int = 120) -> str:
 
 def test_the_live_table_says_how_the_run_stands(tmp_path: Path) -> None:
     run = history.load(write_run(tmp_path / "r", live=True, ended=False))
-    text = shown(live_table(run, now=run.started_at + 30))
+    text = shown(live_table(run.tally, now=run.tally.started_at + 30))
     assert "r  3/4 trials · 30 s · about 10 s left · 1 running · 1 failed" in text
     assert "rungs  1: 0 of 1 went on" in text
     assert "best   loss 0.2 · trial 0000 · lr=0.1  momentum=0.9  layers=0" in text
@@ -32,7 +32,7 @@ def test_the_live_table_says_how_the_run_stands(tmp_path: Path) -> None:
 @pytest.mark.parametrize("width", [40, 80, 200])
 def test_no_line_of_the_live_table_wraps(tmp_path: Path, width: int) -> None:
     run = history.load(write_run(tmp_path / "r", live=True, ended=False))
-    assert len(shown(live_table(run), width).splitlines()) <= 8
+    assert len(shown(live_table(run.tally), width).splitlines()) <= 8
 
 
 def test_failures_are_grouped_with_a_place_to_look(tmp_path: Path) -> None:
@@ -51,12 +51,12 @@ def test_the_answer_of_a_run_that_never_got_anywhere(tmp_path: Path) -> None:
 
 def test_plain_lines_are_sparse_but_failures_are_told_at_once(tmp_path: Path) -> None:
     run = history.load(write_run(tmp_path / "r"))
-    ended = {"event": "trial_ended", "trial_id": "0000", "time": run.started_at + 5}
-    assert plain_line(run, ended, run.started_at) is None
-    later = plain_line(run, {**ended, "time": run.started_at + 60}, run.started_at)
+    ended = {"event": "trial_ended", "trial_id": "0000", "time": run.tally.started_at + 5}
+    assert plain_line(run, ended, run.tally.started_at) is None
+    later = plain_line(run, {**ended, "time": run.tally.started_at + 60}, run.tally.started_at)
     assert later is not None
     assert "3/4 trials" in later
-    failed = plain_line(run, {**ended, "trial_id": "0002"}, run.started_at)
+    failed = plain_line(run, {**ended, "trial_id": "0002"}, run.tally.started_at)
     assert failed == "trial 0002 failed: nan"
 
 

@@ -40,8 +40,8 @@ def summarise(run: History) -> dict[str, Any]:
         "failed": run.count("failed", "out_of_memory"),
         "interrupted": run.count("interrupted"),
         "running": run.count("pending", "running"),
-        "total_fidelity": run.total_fidelity(),
-        "wall_time_s": round(run.wall_time_s, 3),
+        "total_fidelity": run.tally.total_fidelity,
+        "wall_time_s": round(run.tally.wall_time_s, 3),
         "seed": run.experiment.get("seed"),
     }
 

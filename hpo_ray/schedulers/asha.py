@@ -32,7 +32,6 @@ class ASHAScheduler(FIFOScheduler):
         grace_period: int = 1,
         reduction_factor: int = 3,
         on_decision: Callable[[str, Decision], None] | None = None,
-        identify: Callable[[str], str] = str,
     ) -> None:
         """Make a scheduler.
 
@@ -44,10 +43,9 @@ class ASHAScheduler(FIFOScheduler):
             grace_period: No trial is stopped before this fidelity; the first rung.
             reduction_factor: One in so many trials is kept at each rung.
             on_decision: Told the trial's id and each decision.
-            identify: From Ray's trial id to the id that a trial keeps over restarts; default: Ray's own.
 
         Raises:
-            ValueError: A number is out of range.
+            ValueError: A number is out of range, or `mode` is neither.
         """
         super().__init__()
         for name, value, least in (
@@ -57,11 +55,12 @@ class ASHAScheduler(FIFOScheduler):
         ):
             if value < least:
                 raise ValueError(f"The value of `{name}` is {value}, but must be at least {least}.")
+        if mode not in ("min", "max", None):
+            raise ValueError(f"The value of `mode` is {mode!r}, but must be 'min' or 'max'.")
         self._metric, self._mode, self._fidelity = metric, mode, fidelity
         self._max_t = max_t
         self._rungs = Rungs(grace_period=grace_period, max_t=max_t, reduction_factor=reduction_factor)
         self._on_decision = on_decision
-        self._identify = identify
 
     def set_search_properties(self, metric: str | None, mode: str | None, **spec: object) -> bool:
         """Take the Tuner's metric and mode, unless both sides name one (Ray's protocol)."""
@@ -80,20 +79,27 @@ class ASHAScheduler(FIFOScheduler):
             if key is None or key not in result:
                 raise KeyError(f"the report has no '{key}', which ASHA needs; it has {sorted(result)}")
         fidelity, value = float(result[str(self._fidelity)]), float(result[str(self._metric)])
-        trial_id = self._identify(trial.trial_id)
         if not math.isfinite(value):
             return str(TrialScheduler.STOP)
-        decision = self.record(trial_id, fidelity, value)
+        decision = self.record(trial.trial_id, fidelity, value)
         if decision is not None and self._on_decision is not None:
-            self._on_decision(trial_id, decision)
-        stop = fidelity >= self._max_t or (decision is not None and not decision.kept)
+            self._on_decision(trial.trial_id, decision)
+        stop = self.complete(fidelity) or (decision is not None and not decision.kept)
         return str(TrialScheduler.STOP if stop else TrialScheduler.CONTINUE)
 
     def record(self, trial_id: str, fidelity: float, value: float) -> Decision | None:
-        """Take a report in, without a verdict: for those that were made before this scheduler existed."""
+        """Take a report in: one of now, or from before this scheduler existed.
+
+        Returns:
+            The decision that it leads to; None where it fills no rung, or is NaN or infinite.
+        """
         if not math.isfinite(value):
             return None
         return self._rungs.decide(trial_id, fidelity, -value if self._mode == "max" else value)
+
+    def complete(self, fidelity: float) -> bool:
+        """Whether a trial has gone as far as trials go."""
+        return fidelity >= self._max_t
 
     def choose_trial_to_run(self, tune_controller: TuneController) -> Trial | None:
         """None: Tune starts pending trials in order by itself, without a pass over all trials at every step."""

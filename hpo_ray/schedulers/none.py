@@ -20,6 +20,10 @@ class NoScheduler(FIFOScheduler):
         """None: it has no state and decides nothing."""
         return None
 
+    def complete(self, fidelity: float) -> bool:
+        """False: an objective ends by itself."""
+        return False
+
     def choose_trial_to_run(self, tune_controller: TuneController) -> Trial | None:
         """None: Tune starts pending trials in order by itself."""
         return None

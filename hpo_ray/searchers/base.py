@@ -55,7 +55,7 @@ class SpaceSearcher(Searcher, abc.ABC):
             mode: ``"min"`` or ``"max"``; None: likewise.
             seed: All randomness comes from it.
             points_to_evaluate: Configurations to suggest first, in order; of the space's shape or flat. None: the
-                space's default configuration, if it has one (but for a grid).
+                space's default configuration, if it has one (but for a grid) and nothing was observed before.
 
         Raises:
             InvalidInput: The space has mistakes or a ``tune.grid_search``, or a point lies outside it.
@@ -63,6 +63,7 @@ class SpaceSearcher(Searcher, abc.ABC):
         super().__init__(metric=metric, mode=mode)
         self.seed = seed
         self._points = list(points_to_evaluate or [])
+        self._default_first = False  # whether `_points` is the space's default configuration, which nobody asked for
         self._calls: list[list[Any]] = []
         self._configs: dict[str, Config] = {}
         self._states: dict[str, dict[str, Any]] = {}
@@ -146,7 +147,8 @@ class SpaceSearcher(Searcher, abc.ABC):
 
     def save(self, checkpoint_path: str) -> None:
         """Write the calls so far as JSON."""
-        document = {"seed": self.seed, "points": self._points, "calls": self._calls}
+        points = {"points": self._points, "default_first": self._default_first}
+        document = {"seed": self.seed, **points, "calls": self._calls}
         Path(checkpoint_path).write_text(json.dumps(document))
 
     def restore(self, checkpoint_path: str) -> None:
@@ -162,6 +164,7 @@ class SpaceSearcher(Searcher, abc.ABC):
 
     def _replay_calls(self, document: dict[str, Any]) -> None:
         self.seed, self._points = document["seed"], self._flat(document["points"])
+        self._default_first = document["default_first"]
         for name, *arguments in document["calls"]:
             if name == "suggest":
                 self.replay(*arguments)
@@ -182,7 +185,7 @@ class SpaceSearcher(Searcher, abc.ABC):
         status: str,
         se: float | None = None,
     ) -> None:
-        """Learn how a trial stands.
+        """Learn how a trial stands; what was known before the first suggestion stands in for the default one.
 
         Args:
             trial_id: Whose observation it is; searchers that learn go by its loss at the highest fidelity, the
@@ -198,6 +201,8 @@ class SpaceSearcher(Searcher, abc.ABC):
         config = {k: v.item() if isinstance(v, np.generic) else v for k, v in config.items()}
         loss, fidelity, se = (None if value is None else float(value) for value in (loss, fidelity, se))
         self._calls.append(["observe", trial_id, config, loss, fidelity, status, se])
+        if self._default_first and not self._count:
+            self._points, self._default_first = [], False
         usable = loss is not None and math.isfinite(loss)
         if loss is not None and not usable and status in ("completed", "stopped"):
             status = "failed"  # whatever was measured before, it ended in NaN or infinity
@@ -251,7 +256,7 @@ class SpaceSearcher(Searcher, abc.ABC):
         self._points = self._flat(self._points)
         default = self.space.default_config()
         if not self._points and default is not None and not self._takes_grids:
-            self._points = [default]
+            self._points, self._default_first = [default], True
         if self._points:
             self.space.encode(self._points)
         self._space_set()

@@ -35,11 +35,11 @@ Allowed = Callable[[Array], Mask]
 class GPEISearcher(SpaceSearcher):
     """Suggests where a Gaussian process expects the largest improvement; the first few suggestions fill the space.
 
-    The start lasts for twice as many suggestions as there are parameters, from 6 to 12, and until three losses are
-    known, so that more slots make it longer. Trials still running count as pending: a suggestion takes into account all
-    that they might turn out to be. Trials stopped early count at the fidelity that they reached. Failures are learned
-    as regions to avoid. No configuration is suggested twice before all were; when a finite space is exhausted `suggest`
-    says so, or begins to repeat where the objective is known to be noisy, or seems so.
+    The start lasts for twice as many trials as there are parameters, from 6 to 12, those of earlier runs counted, and
+    until three losses are known, so that more slots make it longer. Trials still running count as pending: a suggestion
+    takes into account all that they might turn out to be. Trials stopped early count at the fidelity that they reached.
+    Failures are learned as regions to avoid. No configuration is suggested twice before all were; when a finite space
+    is exhausted `suggest` says so, or begins to repeat where the objective is known to be noisy, or seems so.
 
     Ray needs ``max_concurrent_trials`` to ask for more than one suggestion at a time; there is no limit of our own.
 

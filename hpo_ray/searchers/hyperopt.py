@@ -6,6 +6,7 @@ Source: Bergstra et al. 2011, "Algorithms for Hyper-Parameter Optimization", sec
 from __future__ import annotations
 
 import logging
+import math
 from typing import Any
 
 import hyperopt
@@ -36,11 +37,13 @@ class HyperoptSearcher(SpaceSearcher):
         self._domain = hyperopt.base.Domain(lambda _: None, _tree(self.space))
         self._trials = hyperopt.Trials()
         self._documents: dict[str, dict[str, Any]] = {}
+        self._reached: dict[str, tuple[float, float]] = {}  # fidelity, infinite where training is over, and loss there
 
     def _propose(self, k: int, rng: np.random.Generator) -> Config | None:
         assert self.space is not None  # `suggest` has checked it
-        if k < STARTUP_TRIALS:
+        if len(self._documents) < STARTUP_TRIALS:
             return self.space.sample(rng)
+        self._rank()
         [document] = hyperopt.tpe.suggest(
             [k], self._domain, self._trials, int(rng.integers(2**31 - 1)), n_startup_jobs=0, verbose=False
         )
@@ -55,14 +58,31 @@ class HyperoptSearcher(SpaceSearcher):
         self, trial_id: str, config: Config, loss: float | None, fidelity: float | None, status: str, se: float | None
     ) -> None:
         if trial_id not in self._documents:
-            document = self._document(len(self._documents), config)
-            self._documents[trial_id] = document
-            self._trials.insert_trial_doc(document)
+            self._trials.insert_trial_doc(self._document(len(self._documents), config))
             self._trials.refresh()
+            # The one that was inserted, for hyperopt may insert a copy.
+            self._documents[trial_id] = self._trials.trials[-1]
         if status in FAILURES:
+            self._reached.pop(trial_id, None)
             self._documents[trial_id]["result"] = {"status": hyperopt.STATUS_FAIL}
         elif loss is not None:
-            self._documents[trial_id]["result"] = {"status": hyperopt.STATUS_OK, "loss": loss}
+            # A trial of an earlier run may have been complete with less training than is asked for now.
+            over = fidelity is None or (status == "completed" and trial_id in self._configs)
+            reached = math.inf if over or fidelity is None else fidelity
+            if trial_id not in self._reached or reached >= self._reached[trial_id][0]:
+                self._reached[trial_id] = reached, loss
+
+    def _order(self) -> dict[str, tuple[float, ...]]:
+        """What the trials with a loss are sorted by, the best first."""
+        top = max((fidelity for fidelity, _ in self._reached.values() if fidelity < math.inf), default=math.inf)
+        return {trial_id: (-min(fidelity, top), loss) for trial_id, (fidelity, loss) in self._reached.items()}
+
+    def _rank(self) -> None:
+        """Tell hyperopt each trial's place as its loss: it uses nothing but their order."""
+        order = self._order()
+        places = {key: float(place) for place, key in enumerate(sorted(set(order.values())))}
+        for trial_id, key in order.items():
+            self._documents[trial_id]["result"] = {"status": hyperopt.STATUS_OK, "loss": places[key]}
 
     def _document(self, tid: int, config: Config) -> dict[str, Any]:
         """A configuration as hyperopt keeps it: each active label with its value."""

@@ -14,8 +14,8 @@ import ray
 from ray import tune
 
 from hpo_ray.trainables.process import WorkerProcess
-from hpo_ray.trainables.trial import Report, TrialSpec
-from hpo_ray.trainables.worker import Ended, Setup
+from hpo_ray.trainables.trial import Paused, Report, TrialSpec
+from hpo_ray.trainables.worker import RETRY_S, TELL_S, Ended, Setup
 
 # A stopped trial's `finally` blocks may take this long before its process is killed.
 UNWIND_GRACE_S = 60.0
@@ -24,11 +24,15 @@ UNWIND_GRACE_S = 60.0
 class TrialActor(tune.Trainable):
     """One slot of the run. Its Tune config is ``{"spec": {...}, "environment": {...}}``.
 
-    Each `step` returns one report as ``{"report": {...}}`` with the metric and the fidelity beside it, or, last,
-    ``{"ended": {...}, "done": True}``. An objective's exception is such an end too, not an exception of the actor.
+    Each `step` returns one report as ``{"report": {...}}`` with the metric and the fidelity beside it, or
+    ``{"paused": reason}`` where the trial waits for room on its disk, or, last, ``{"ended": {...}, "done": True}``.
+    An objective's exception is such an end too, not an exception of the actor.
     """
 
+    # Whether the worker has a trial, whether that waits for a verdict, and whether it said last that it is paused.
     _running: bool
+    _waiting: bool
+    _paused: bool
     _spec: TrialSpec
 
     def setup(self, config: dict, setup: Setup | None = None) -> None:
@@ -36,15 +40,14 @@ class TrialActor(tune.Trainable):
             raise ValueError("TrialActor needs its worker's setup through tune.with_parameters")
         self._setup = setup
         self._unwinding = False
-        self._waiting = False
         self._worker = self._start()
         self._begin(config)
 
     def reset_config(self, new_config: dict) -> bool:
         """Take the next trial. Always succeeds: a False here would fail the trial that follows."""
-        if self._waiting:
+        if self._running:
             self._worker.decide(False)
-            self._waiting, self._unwinding = False, True
+            self._unwinding = True
         self._begin(new_config)
         return True
 
@@ -56,14 +59,16 @@ class TrialActor(tune.Trainable):
             self._finish_unwinding()
             self._worker.run(self._spec)
             self._running = True
-        message = self._worker.next_message()
+        message = self._next_message()
+        self._paused = isinstance(message, Paused)
         if isinstance(message, Report):
             self._waiting = True
             return self._reported(message)
+        if isinstance(message, Paused):
+            return {"paused": message.reason}
         self._running = False
-        ended = message or Ended("failed", "the worker process gave no answer")
-        self._replace_if_gone(ended)
-        return {"ended": vars(ended), "done": True}
+        self._replace_if_gone(message)
+        return {"ended": vars(message), "done": True}
 
     def save_checkpoint(self, checkpoint_dir: str) -> None:
         """Nothing: checkpoints are the objective's own and lie in the run directory."""
@@ -73,9 +78,9 @@ class TrialActor(tune.Trainable):
 
     def cleanup(self) -> None:
         """End the worker, after its trial's `finally` blocks."""
-        if self._waiting:
+        if self._running:
             self._worker.decide(False)
-        self._worker.close(grace_s=UNWIND_GRACE_S if self._waiting or self._unwinding else 0.0)
+        self._worker.close(grace_s=UNWIND_GRACE_S if self._running or self._unwinding else 0.0)
 
     def _start(self) -> WorkerProcess:
         self._gpus = ray.get_gpu_ids()
@@ -83,11 +88,21 @@ class TrialActor(tune.Trainable):
         return WorkerProcess(self._setup, {} if self._gpus else {"CUDA_VISIBLE_DEVICES": ""})
 
     def _begin(self, config: dict) -> None:
-        self._running = False
+        self._running = self._waiting = self._paused = False
         fields = dict(config["spec"])
         fields["dir"] = Path(fields["dir"])
-        fields["checkpoint"] = Path(fields["checkpoint"]) if fields["checkpoint"] else None
+        fields["checkpoints"] = tuple(map(Path, fields.get("checkpoints", ())))
         self._spec = TrialSpec(**fields, device="cuda" if self._gpus else "cpu")
+
+    def _next_message(self) -> Report | Paused | Ended:
+        """What the worker says next; a trial that says nothing for too long has ended."""
+        timeout_s = self._spec.timeout_s
+        more_s = TELL_S + RETRY_S if self._paused else 0.0  # a paused trial says so only now and then
+        message = self._worker.next_message(None if timeout_s is None else timeout_s + more_s)
+        if message is not None:
+            return message
+        reason = f"no report for {timeout_s:g} s: the trial was ended"
+        return Ended("failed", reason, cause="hung", splits=self._worker.splits)
 
     def _finish_unwinding(self) -> None:
         """Wait for the stopped trial's `finally` blocks; replace the worker if they do not end."""
@@ -104,19 +119,18 @@ class TrialActor(tune.Trainable):
             self._worker = self._start()
 
     def _reported(self, report: Report) -> dict[str, Any]:
-        checkpoint = str(report.checkpoint) if report.checkpoint else None
         # Only what the scheduler reads stands at the top: there Tune gives names such as `done` its own meaning.
         top = {key: report.metrics[key] for key in (self._spec.metric, self._spec.fidelity) if key in report.metrics}
-        return {
-            **top,
-            "report": {
-                "fidelity": report.fidelity,
-                "metrics": report.metrics,
-                "elapsed_s": report.elapsed_s,
-                "checkpoint": checkpoint,
-                "worker": self._worker.pid,
-            },
+        told: dict[str, Any] = {
+            "fidelity": report.fidelity,
+            "metrics": report.metrics,
+            "elapsed_s": report.elapsed_s,
+            "checkpoint": str(report.checkpoint) if report.checkpoint else None,
+            "worker": self._worker.pid,
         }
+        if report.since is not None:
+            told["since"] = report.since
+        return {**top, "report": told}
 
 
 def actor_class(setup: Setup) -> type:

@@ -57,6 +57,7 @@ def _train(config: dict, trial: Trial) -> None:
 
     training = dict(config["training"])
     batch_size, epochs = int(training.pop("batch_size")), int(training.pop("epochs"))
+    pieces = trial.micro_batches
     workers = int(config["data"].get("workers", 0))
     data = _data(config)
     model = _model(config["model"], data).to(trial.device)
@@ -68,8 +69,8 @@ def _train(config: dict, trial: Trial) -> None:
         lr = optimizer.param_groups[0]["lr"]
         order = parts.epoch_generator(trial.seed, epoch)
         batches = parts.batches(data.train, batch_size, order=order, workers=workers)
-        train_loss = loop.train_epoch(model, batches, optimizer, trial.device)
-        batches = parts.batches(data.valid, _EVALUATION_BATCHES * batch_size, workers=workers)
+        train_loss = loop.train_epoch(model, batches, optimizer, trial.device, pieces)
+        batches = parts.batches(data.valid, _evaluation_batch(batch_size, pieces), workers=workers)
         valid = evaluate.evaluate(model, batches, trial.device)
         trial.report(
             checkpoint=partial(checkpoint.save, model=model, optimizer=optimizer, epoch=epoch),
@@ -83,13 +84,14 @@ def _train(config: dict, trial: Trial) -> None:
         )
 
 
-def errors_on_test(config: dict, checkpoint: Path, device: str = "cpu") -> tuple[int, int]:
+def errors_on_test(config: dict, checkpoint: Path, device: str = "cpu", micro_batches: int = 1) -> tuple[int, int]:
     """Scores a checkpoint on the test part, which no choice has looked at.
 
     Args:
         config: The configuration that the checkpoint was trained with.
         checkpoint: The folder that `train` saved into.
         device: Where to compute.
+        micro_batches: What the trial had, so that what fitted into memory then fits now.
 
     Returns:
         Errors, and how many images were tried.
@@ -105,7 +107,7 @@ def errors_on_test(config: dict, checkpoint: Path, device: str = "cpu") -> tuple
     with checkpoints.own_rng(0):  # the first weights are drawn only to be overwritten
         model = _model({**config["model"], "weights": None}, data).to(device)
     checkpoints.load_weights(checkpoint, model=model)
-    size = _EVALUATION_BATCHES * int(config["training"]["batch_size"])
+    size = _evaluation_batch(int(config["training"]["batch_size"]), micro_batches)
     batches = parts.batches(data.test, size, workers=int(config["data"].get("workers", 0)))
     found = evaluate.evaluate(model, batches, device)
     return found.errors, found.n
@@ -129,6 +131,10 @@ def check(data: Mapping[str, Any], model: Mapping[str, Any]) -> list[Problem]:
     arch = names.check_arch(model["arch"])
     of_model = arch or names.check_weights(model["arch"], model.get("weights"))
     return [*checks.check(data["name"], data.get("root")), *([of_model] if of_model else [])]
+
+
+def _evaluation_batch(batch_size: int, pieces: int) -> int:
+    return max(1, _EVALUATION_BATCHES * batch_size // pieces)
 
 
 def _data(config: dict) -> ImageData:

@@ -6,6 +6,7 @@ Knows the messages of `worker`, nothing of Ray.
 from __future__ import annotations
 
 import contextlib
+import dataclasses
 import multiprocessing
 import os
 import signal
@@ -14,7 +15,8 @@ import sys
 import time
 from pathlib import Path
 
-from hpo_ray.trainables.trial import Report, TrialSpec
+from hpo_ray.trainables import faults
+from hpo_ray.trainables.trial import Paused, Report, Splits, TrialSpec
 from hpo_ray.trainables.worker import Ended, Setup
 
 # This package may be importable here by an entry of sys.path alone; at the end it shadows nothing over there.
@@ -43,41 +45,58 @@ class WorkerProcess:
         )
         theirs.close()
         os.close(their_end)
+        self._splits = False
+        self._oom_kills = faults.oom_kills()
         self._send(setup)
 
     @property
     def pid(self) -> int:
         return self._process.pid
 
+    @property
+    def splits(self) -> bool:
+        """Whether the objective has asked for `Trial.micro_batches` since the trial was sent."""
+        return self._splits
+
     def run(self, spec: TrialSpec) -> None:
         """Send a trial to an idle worker."""
+        self._splits = False
+        if self._process.poll() is None:  # else what killed it is still to be told
+            self._oom_kills = faults.oom_kills()
         self._send(spec)
 
     def decide(self, go_on: bool) -> None:
-        """Answer the last report: let the trial go on, or raise `TrialStopped` inside it."""
+        """Answer the last report: let the trial go on, or raise `TrialStopped` inside it. False also ends a pause."""
         self._send(go_on)
 
-    def next_message(self, timeout_s: float | None = None) -> Report | Ended | None:
+    def next_message(self, timeout_s: float | None = None) -> Report | Paused | Ended | None:
         """The trial's next message; None if none came in time.
 
         A process that died answers with an `Ended` that names the signal or the exit code.
         """
-        try:
-            if not self._connection.poll(timeout_s):
-                return None
-            message: Report | Ended = self._connection.recv()
-            return message
-        except (EOFError, OSError):
-            return self._died()
+        deadline = None if timeout_s is None else time.monotonic() + timeout_s
+        while True:
+            try:
+                if not self._connection.poll(None if deadline is None else max(0.0, deadline - time.monotonic())):
+                    return None
+                message: Report | Paused | Splits | Ended = self._connection.recv()
+            except (EOFError, OSError):
+                message = self._died()
+            if isinstance(message, Ended):
+                return dataclasses.replace(message, splits=self._splits)
+            if not isinstance(message, Splits):
+                return message
+            self._splits = True
 
     def unwind(self, grace_s: float) -> Ended | None:
         """Wait for a stopped trial to end, whatever it reports meanwhile; None if it does not in `grace_s` in all."""
         deadline = time.monotonic() + grace_s
         while (left := deadline - time.monotonic()) > 0:
             message = self.next_message(left)
-            if not isinstance(message, Report):
+            if isinstance(message, Report):
+                self.decide(False)
+            elif not isinstance(message, Paused):
                 return message
-            self.decide(False)
         return None
 
     def close(self, grace_s: float = 0.0) -> None:
@@ -102,18 +121,12 @@ class WorkerProcess:
         except subprocess.TimeoutExpired:
             code = 0
         if code >= 0:
-            return Ended("failed", f"the worker process ended with exit code {code}")
+            return Ended("failed", f"the worker process ended with exit code {code}", cause="exited")
         name = signal.Signals(-code).name
-        hint = "; the machine may have run out of memory" if name == "SIGKILL" else ""
-        status = "out_of_memory" if name == "SIGKILL" and _killed_for_memory() else "failed"
-        return Ended(status, f"the worker process was killed by {name}{hint}")
-
-
-def _killed_for_memory() -> bool:
-    """Whether the kernel says that this control group killed a process for lack of memory (Linux, cgroup v2)."""
-    with contextlib.suppress(OSError, ValueError):
-        for line in Path("/sys/fs/cgroup/memory.events").read_text().splitlines():
-            name, count = line.split()
-            if name == "oom_kill":
-                return int(count) > 0
-    return False
+        reason = f"the worker process was killed by {name}"
+        if name != "SIGKILL":
+            return Ended("failed", reason, cause="killed")
+        if faults.oom_kills() > self._oom_kills:
+            reason += ": the machine ran out of memory"
+            return Ended("out_of_memory", reason, replaced="it ran out of memory", cause="out_of_memory")
+        return Ended("failed", f"{reason}; the machine may have run out of memory", cause="killed")

@@ -1,19 +1,21 @@
 """What an objective holds while it runs: its identity, its folder, and `report`.
 
-Knows nothing of Ray, the searcher or the journal: it hands each report to a callable and waits for the answer.
+Knows nothing of Ray, the searcher or the journal: it hands each message to a callable and waits for the answer.
 """
 
 from __future__ import annotations
 
 import contextlib
 import math
-import shutil
+import sys
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
-CHECKPOINT_PREFIX = "checkpoint-"
+from hpo_ray.trainables import checkpoints
+from hpo_ray.trainables.faults import DiskFull
+
 # Names that the frames give to other things.
 COLUMNS = frozenset(
     ["run", "trial_id", "config_id", "status", "reason", "fidelity", "attempt", "started_at", "duration_s", "elapsed_s"]
@@ -29,12 +31,36 @@ class TrialStopped(BaseException):
 
 @dataclass(frozen=True)
 class Report:
-    """One report: the metrics, the fidelity they were measured at, and where its checkpoint lies, if any."""
+    """One report.
+
+    Attributes:
+        fidelity: How far training got.
+        metrics: What was measured there.
+        elapsed_s: Seconds since the attempt began.
+        checkpoint: Where its checkpoint lies, if it has one.
+        since: On the first report of an attempt that goes on from a checkpoint: that checkpoint's fidelity.
+    """
 
     fidelity: float
     metrics: dict[str, float]
     elapsed_s: float
     checkpoint: Path | None = None
+    since: float | None = None
+
+
+@dataclass(frozen=True)
+class Paused:
+    """The trial waits for something that a person must put right, and goes on by itself then. `reason`: one line."""
+
+    reason: str
+
+
+@dataclass(frozen=True)
+class Splits:
+    """The objective has asked how finely to split its batches: it would need less memory if told a higher number."""
+
+
+Message = Report | Paused | Splits
 
 
 @dataclass(frozen=True)
@@ -50,9 +76,11 @@ class TrialSpec:
         device: ``"cpu"`` or ``"cuda"`` (the visible devices are the trial's own).
         cpus: Processors the trial may use; at least 1.
         fidelity: The reported key that counts how far training got; None: reports are counted.
-        metric: The reported key that the run optimises: its best checkpoint is kept beside the last one.
+        metric: The reported key that the run optimises.
         mode: ``"min"`` or ``"max"``.
-        checkpoint: The newest checkpoint that the journal knows of, from an earlier attempt; None: start afresh.
+        checkpoints: What earlier attempts saved, the newest first; empty: start afresh.
+        timeout_s: Seconds that may pass without a report before the trial is taken to hang; None: any number.
+        micro_batches: In how many pieces the objective should split each batch; at least 1.
     """
 
     id: str
@@ -65,17 +93,19 @@ class TrialSpec:
     fidelity: str | None = None
     metric: str = ""
     mode: str = "min"
-    checkpoint: Path | None = None
+    checkpoints: tuple[Path, ...] = ()
+    timeout_s: float | None = None
+    micro_batches: int = 1
 
 
 class Trial:
     """A running trial, as its objective ``train(config, trial)`` sees it.
 
-    Attributes are those of `TrialSpec`: ``id, seed, attempt, dir, device, cpus``.
+    Attributes are those of `TrialSpec`: ``id, seed, attempt, dir, device, cpus, micro_batches``.
     """
 
-    def __init__(self, spec: TrialSpec, send: Callable[[Report], bool]) -> None:
-        """Args: the trial's identity, and what takes each report and returns whether to go on."""
+    def __init__(self, spec: TrialSpec, send: Callable[[Message], bool]) -> None:
+        """Args: the trial's identity, and what takes each message, waits as it must, and returns whether to go on."""
         self.id = spec.id
         self.seed = spec.seed
         self.attempt = spec.attempt
@@ -84,19 +114,29 @@ class Trial:
         self.cpus = spec.cpus
         self._spec = spec
         self._send = send
-        self._reports = 0
+        self._reports = 0.0
         self._ended = False
         self._fidelity = -math.inf
-        self._best = math.inf
-        self._kept: dict[str, Path] = {}
+        self._loaded: Path | None = None
+        self._looked = False
+        self._splits = False
+        self._since: float | None = None
         self._start = time.perf_counter()
+
+    @property
+    def micro_batches(self) -> int:
+        """In how many pieces to split each batch; gradients add up. More than 1 after the trial ran out of memory."""
+        if not self._splits:
+            self._splits = True
+            self._send(Splits())
+        return self._spec.micro_batches
 
     def report(self, *, checkpoint: Callable[[Path], None] | None = None, **metrics: float) -> None:
         """Report how training stands; blocks until the run decides whether the trial goes on.
 
         Args:
-            checkpoint: Called with an empty folder to save the trial's state into. The last and the best
-                checkpoint of an attempt are kept.
+            checkpoint: Called with an empty folder to save the trial's state into; called again, until it
+                succeeds, if the disk is full. The newest ones and the best one are kept.
             **metrics: Numbers by name, the fidelity (e.g. ``epoch``) and the metric among them. A key
                 ``<metric>_se`` is taken as the metric's standard error. NaN and infinities may be reported.
 
@@ -111,15 +151,20 @@ class Trial:
         self._reports += 1
         fidelity = self._next_fidelity(values)
         folder = self._save(checkpoint, fidelity) if checkpoint is not None else None
-        if not self._send(Report(fidelity, values, time.perf_counter() - self._start, folder)):
+        since, self._since = self._since, None
+        if not self._send(Report(fidelity, values, time.perf_counter() - self._start, folder, since)):
             raise TrialStopped
         self._fidelity = fidelity
-        if folder is not None:
-            self._forget(folder, values)  # only now does the journal know of the new one
 
     def load_checkpoint(self) -> Path | None:
-        """The folder of the newest checkpoint that an earlier attempt of this trial reported, or None."""
-        return self._spec.checkpoint
+        """The folder of the newest undamaged checkpoint that an earlier attempt of this trial reported, or None."""
+        if not self._looked:
+            self._looked = True
+            self._loaded = self._undamaged()
+            if self._loaded is not None and self._reports == 0:
+                self._since = checkpoints.fidelity_of(self._loaded)
+                self._reports = self._since
+        return self._loaded
 
     def end(self) -> None:
         """Called when the objective has returned: a report from a thread it left behind is nobody's."""
@@ -127,7 +172,7 @@ class Trial:
 
     def _next_fidelity(self, values: dict[str, float]) -> float:
         key = self._spec.fidelity
-        fidelity = values[key] if key in values else float(self._reports)
+        fidelity = values.get(key or "", self._reports)
         if not fidelity > self._fidelity:
             name = key if key in values else "report"
             raise ValueError(
@@ -137,29 +182,23 @@ class Trial:
         return fidelity
 
     def _save(self, checkpoint: Callable[[Path], None], fidelity: float) -> Path:
-        """Write the checkpoint beside its final place and move it there: a kill leaves the old one whole."""
-        self.dir.mkdir(parents=True, exist_ok=True)
-        name = str(int(fidelity)) if fidelity.is_integer() else repr(fidelity)
-        final = self.dir / f"{CHECKPOINT_PREFIX}{name}"
-        partial = self.dir / f".partial-{name}"
-        shutil.rmtree(partial, ignore_errors=True)
-        partial.mkdir()
-        checkpoint(partial)
-        shutil.rmtree(final, ignore_errors=True)
-        partial.replace(final)
-        return final
+        """Save, and as long as the disk is full, wait and try again: what was trained so far is not thrown away."""
+        while True:
+            try:
+                return checkpoints.save(self.dir, fidelity, checkpoint)
+            except DiskFull as error:
+                reason = str(error)
+            if not self._send(Paused(reason)):
+                raise TrialStopped
 
-    def _forget(self, saved: Path, values: dict[str, float]) -> None:
-        """Keep the newest and the best checkpoint; drop the others."""
-        keep = {"last": saved, "best": self._kept.get("best", saved)}
-        loss = values.get(self._spec.metric, math.nan) * (-1 if self._spec.mode == "max" else 1)
-        if loss <= self._best or (math.isnan(loss) and math.isinf(self._best)):
-            self._best = min(self._best, loss) if loss == loss else self._best
-            keep["best"] = saved
-        for old in set(self._kept.values()) - set(keep.values()):
-            with contextlib.suppress(OSError):
-                shutil.rmtree(old)
-        self._kept = keep
+    def _undamaged(self) -> Path | None:
+        """The newest checkpoint that is whole; says in the trial's output which are not."""
+        for folder in self._spec.checkpoints:
+            wrong = checkpoints.verify(folder)
+            if not wrong:
+                return folder
+            sys.stdout.write(f"checkpoint '{folder}' is passed over: {wrong}\n")
+        return None
 
     def _number(self, name: str, value: object) -> float:
         """A reported value as a float (numpy scalars and 0-d tensors too), or an error that says what to do."""

@@ -7,13 +7,17 @@ memory does not come back, so that a leak in one trial never reaches another.
 from __future__ import annotations
 
 import contextlib
+import ctypes
 import dataclasses
 import gc
+import math
 import os
 import pickle
+import resource
 import signal
 import sys
 import threading
+import time
 import traceback
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -21,9 +25,14 @@ from multiprocessing.connection import Connection
 from pathlib import Path
 
 from hpo_ray.errors import InvalidInput
-from hpo_ray.trainables.trial import Report, Trial, TrialSpec, TrialStopped
+from hpo_ray.trainables import faults
+from hpo_ray.trainables.trial import Message, Paused, Splits, Trial, TrialSpec, TrialStopped
 
 Objective = Callable[[dict, Trial], None]
+
+# A trial that waits for room on the disk looks again this often, and says so this often at most.
+RETRY_S = 2.0
+TELL_S = 10.0
 
 
 @dataclass(frozen=True)
@@ -53,6 +62,9 @@ class Ended:
         traceback: The objective's own frames; empty unless it raised.
         replaced: Why the process gives itself up after this trial; empty if it stays.
         problems: Key and message of each mistake, where the objective found the experiment itself to be wrong.
+        cause: Why it failed: ``exception``; ``input``: `problems` has some; ``exited``: the objective ended its
+            process; ``killed``: a signal did; ``hung``; ``out_of_memory``; ``disk_full``. Empty unless it failed.
+        splits: Whether the objective has asked for `Trial.micro_batches`.
     """
 
     status: str
@@ -60,6 +72,8 @@ class Ended:
     traceback: str = ""
     replaced: str = ""
     problems: tuple[tuple[str, str], ...] = ()
+    cause: str = ""
+    splits: bool = False
 
 
 class Worker:
@@ -73,36 +87,47 @@ class Worker:
                 sys.path.insert(0, entry)
         self._objective: Objective | None = None
         self._first_mb: float | None = None
+        self._told_at = -math.inf
 
     def serve(self) -> None:
-        """Run trials until told to end."""
+        """Run trials until this process is to be replaced.
+
+        Raises:
+            EOFError: The parent has closed the pipe.
+        """
         while True:
-            try:
-                spec = self._connection.recv()
-            except EOFError:
-                return
+            spec = self._connection.recv()
+            if isinstance(spec, bool):
+                continue  # a verdict that crossed with the end of its trial
             ended = self._run(spec)
-            replaced = self._release()
+            replaced = "it ran out of memory" if ended.cause == "out_of_memory" else self._release()
             self._connection.send(dataclasses.replace(ended, replaced=replaced))
             if replaced:
                 return
 
     def _run(self, spec: TrialSpec) -> Ended:
-        spec.dir.mkdir(parents=True, exist_ok=True)
         self._restore()
+        try:
+            spec.dir.mkdir(parents=True, exist_ok=True)
+            with _output_to(spec.dir / "output.log"):
+                return self._train(spec)
+        except OSError as error:  # its folder cannot be written to
+            return _failure(error, spec.dir)
+
+    def _train(self, spec: TrialSpec) -> Ended:
         trial = Trial(spec, self._send)
-        with _output_to(spec.dir / "output.log"):
-            try:
-                if self._objective is None:
-                    self._objective = pickle.loads(self._setup.payload)
-                self._objective(spec.config, trial)
-            except TrialStopped:
-                return Ended("stopped")
-            except BaseException as error:
+        try:
+            if self._objective is None:
+                self._objective = pickle.loads(self._setup.payload)
+            self._objective(spec.config, trial)
+        except TrialStopped:
+            return Ended("stopped")
+        except BaseException as error:
+            with contextlib.suppress(Exception):  # the disk is full, or memory
                 traceback.print_exc()
-                return _failure(error)
-            finally:
-                trial.end()
+            return _failure(error, spec.dir)
+        finally:
+            trial.end()
         return Ended("completed")
 
     def _restore(self) -> None:
@@ -116,9 +141,20 @@ class Worker:
                 setattr(sys, f"__{name}__", stream)
             setattr(sys, name, stream)
 
-    def _send(self, report: Report) -> bool:
-        self._connection.send(report)
-        return bool(self._connection.recv())
+    def _send(self, message: Message) -> bool:
+        """Tell the parent, wait as long as the message asks for, and return whether the trial goes on."""
+        if isinstance(message, Paused):
+            return self._pause(message)
+        self._told_at = -math.inf
+        self._connection.send(message)
+        return isinstance(message, Splits) or bool(self._connection.recv())
+
+    def _pause(self, message: Paused) -> bool:
+        if time.monotonic() - self._told_at >= TELL_S:
+            self._told_at = time.monotonic()
+            self._connection.send(message)
+        # The parent speaks only to end the trial.
+        return bool(self._connection.recv()) if self._connection.poll(RETRY_S) else True
 
     def _release(self) -> str:
         """Give memory back; say why this process is to be replaced, if it is.
@@ -126,37 +162,36 @@ class Worker:
         Growth is counted from after the first trial: that one loads libraries and data which stay on purpose.
         """
         gc.collect()
-        _trim()
+        with contextlib.suppress(OSError, AttributeError):
+            ctypes.CDLL(None).malloc_trim(0)  # glibc keeps freed memory otherwise, which would read as growth
         used = _resident_mb() + _gpu_mb()
         if self._first_mb is None:
             self._first_mb = used
-        grown = used - self._first_mb
-        limit = self._setup.max_growth_mb
+        grown, limit = used - self._first_mb, self._setup.max_growth_mb
         return f"memory grew by {grown:.0f} MiB (limit {limit} MiB)" if grown > limit else ""
 
 
-def _failure(error: BaseException) -> Ended:
-    """A raised exception as the trial's end: the objective's own frames, and whether memory ran out."""
+def _failure(error: BaseException, folder: Path) -> Ended:
+    """A raised exception as the end of a trial that writes to `folder`, with the objective's own frames."""
     frames = traceback.TracebackException.from_exception(error)
     ours = {__file__, str(Path(__file__).with_name("function.py"))}
     own = [frame for frame in frames.stack if frame.filename not in ours]
     frames.stack = traceback.StackSummary.from_list(own)
-    no_memory = isinstance(error, MemoryError) or type(error).__name__ == "OutOfMemoryError"
-    reason = f"{type(error).__name__}: {error}".strip().splitlines()[0][:300]
+    cause = faults.cause_of(error, folder)
     problems = error.problems if isinstance(error, InvalidInput) else ()
     return Ended(
-        "out_of_memory" if no_memory else "failed",
-        reason,
+        "out_of_memory" if cause == "out_of_memory" else "failed",
+        f"{type(error).__name__}: {error}".rstrip(": \n").splitlines()[0][:300],
         "".join(frames.format()),
         problems=tuple((problem.key, problem.message) for problem in problems),
+        cause=cause,
     )
 
 
 @contextlib.contextmanager
 def _output_to(path: Path):  # type: ignore[no-untyped-def]
     """Send everything that the trial prints, child processes and C code included, to its own file."""
-    sys.stdout.flush()
-    sys.stderr.flush()
+    _flush()
     kept = os.dup(1), os.dup(2)
     with path.open("ab", buffering=0) as file:
         os.dup2(file.fileno(), 1)
@@ -164,12 +199,16 @@ def _output_to(path: Path):  # type: ignore[no-untyped-def]
     try:
         yield
     finally:
-        with contextlib.suppress(Exception):
-            sys.stdout.flush()
-            sys.stderr.flush()
+        _flush()
         for number, original in zip((1, 2), kept, strict=True):
             os.dup2(original, number)
             os.close(original)
+
+
+def _flush() -> None:
+    for stream in (sys.stdout, sys.stderr):
+        with contextlib.suppress(Exception):  # closed, or replaced by something else, or its disk is full
+            stream.flush()
 
 
 def _resident_mb() -> float:
@@ -178,8 +217,6 @@ def _resident_mb() -> float:
         fields = Path("/proc/self/statm").read_text().split()
         return (int(fields[1]) - int(fields[2])) * os.sysconf("SC_PAGE_SIZE") / 2**20
     except OSError:  # not Linux
-        import resource
-
         return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 2**20
 
 
@@ -190,14 +227,6 @@ def _gpu_mb() -> float:
         return 0.0
     torch.cuda.empty_cache()
     return float(torch.cuda.memory_reserved()) / 2**20
-
-
-def _trim() -> None:
-    """Ask glibc to return freed memory, which it keeps otherwise and which would read as growth."""
-    import ctypes
-
-    with contextlib.suppress(OSError, AttributeError):
-        ctypes.CDLL(None).malloc_trim(0)
 
 
 def _die_with(parent_fd: int) -> None:

@@ -19,6 +19,7 @@ def train_epoch(
     batches: Iterable[tuple[Tensor, Tensor]],
     optimizer: torch.optim.Optimizer,
     device: str | torch.device,
+    micro_batches: int = 1,
 ) -> float:
     """Takes one optimizer step per batch, on the mean cross-entropy of the batch.
 
@@ -30,6 +31,9 @@ def train_epoch(
         batches: `(images b x c x h x w, labels b)`; each is moved to `device`.
         optimizer: Over the model's parameters.
         device: Where to compute.
+        micro_batches: In how many pieces to take each batch through the model, to save memory; a batch with fewer
+            images has fewer. Gradients add up to the whole batch's, but for rounding, for the masks that dropout
+            draws, and for BatchNorm, which normalises each piece, of two images or more, by itself.
 
     Returns:
         The mean loss per image, each taken before its batch's step; NaN or infinite if training diverged.
@@ -44,12 +48,15 @@ def train_epoch(
     for images, labels in batches:
         if needs_two and len(labels) == 1:
             continue
+        size = len(labels)
+        pieces = max(1, min(micro_batches, size // (2 if needs_two else 1)))
         optimizer.zero_grad()
-        loss = nn.functional.cross_entropy(model(images.to(device)), labels.to(device))
-        loss.backward()
+        for some, targets in zip(images.tensor_split(pieces), labels.tensor_split(pieces), strict=True):
+            loss = nn.functional.cross_entropy(model(some.to(device)), targets.to(device)) * (len(targets) / size)
+            loss.backward()
+            total += loss.detach() * size
         optimizer.step()
-        total += loss.detach() * len(labels)
-        count += len(labels)
+        count += size
     if count == 0:
         raise InvalidInput(
             Problem("training.batch_size", "the model has BatchNorm and no batch has two images to train on")

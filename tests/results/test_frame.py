@@ -3,30 +3,25 @@
 from __future__ import annotations
 
 import math
-import os
-import socket
 import subprocess
 import sys
 from pathlib import Path
-from typing import Any
 
 import pandas as pd
 import pytest
 
 from hpo_ray import history
 from hpo_ray.errors import InvalidInput
-from hpo_ray.history import process_start
 from hpo_ray.journal import Journal
+from hpo_ray.lock import Lock
 from hpo_ray.results import load_results
 
 
 def write_run(folder: Path, *, metric: str = "loss", mode: str = "min", live: bool = False, ended: bool = True) -> Path:
     """A run of four trials: completed, stopped at a rung, failed after NaN, still running."""
-    environment: dict[str, Any] = {"host": socket.gethostname(), "pid": os.getpid() if live else 2**22 + 1}
-    environment["process_start"] = process_start(environment["pid"]) if live else "0"
     experiment = {"metric": metric, "mode": mode, "trials": 4, "fidelity": "epoch", "seed": 0, "name": folder.name}
     with Journal(folder) as log:
-        log.append("run_started", experiment=experiment, environment=environment)
+        log.append("run_started", experiment=experiment, environment={})
         for number, values in enumerate([[0.9, 0.2, 0.3], [0.8], [0.7, math.nan], [0.6]]):
             trial_id = f"{number:04d}"
             config = {"lr": 0.1 * (number + 1), **({"momentum": 0.9} if number == 0 else {}), "layers": number}
@@ -47,6 +42,8 @@ def write_run(folder: Path, *, metric: str = "loss", mode: str = "min", live: bo
         log.append("trial_ended", trial_id="0002", attempt=0, status="failed", reason="nan", traceback="…")
         if ended:
             log.append("run_ended", status="completed", reason="")
+    if live:
+        Lock(folder)
     return folder
 
 
@@ -112,10 +109,12 @@ def test_an_empty_run_is_an_empty_frame(tmp_path: Path) -> None:
 
 def test_a_run_with_no_reports_yet_has_its_trials(tmp_path: Path) -> None:
     with Journal(tmp_path / "r") as log:
-        log.append("run_started", experiment={"metric": "loss", "mode": "min"}, environment={"host": "elsewhere"})
+        log.append("run_started", experiment={"metric": "loss", "mode": "min"}, environment={})
         log.append("trial_suggested", trial_id="0000", config={"x": 1}, config_id="c", state={})
+    with Lock(tmp_path / "r"):
+        assert load_results(tmp_path / "r")["status"].tolist() == ["pending"]
     trials = load_results(tmp_path / "r")
-    assert trials["status"].tolist() == ["pending"]
+    assert trials["status"].tolist() == ["interrupted"]
     assert trials["attempt"].isna().all()
     assert trials["started_at"].isna().all()
 
@@ -136,27 +135,24 @@ def test_loading_needs_no_ray_and_no_torch(tmp_path: Path) -> None:
     subprocess.run([sys.executable, "-c", code], check=True)
 
 
-def test_late_reports_of_an_earlier_attempt_are_left_out(tmp_path: Path) -> None:
+def test_what_an_attempt_measures_again_is_one_row_and_late_reports_are_left_out(tmp_path: Path) -> None:
     with Journal(tmp_path / "r") as log:
         log.append("run_started", experiment={"metric": "loss", "mode": "min"}, environment={})
         log.append("trial_suggested", trial_id="0000", config={}, config_id="c", state={})
         for attempt, epochs in ((0, (1, 2, 3)), (1, (3, 4))):
             log.append("trial_started", trial_id="0000", attempt=attempt, ray_id="x")
             for epoch in epochs:
-                log.append(
-                    "trial_reported",
-                    trial_id="0000",
-                    attempt=attempt,
-                    fidelity=epoch,
-                    elapsed_s=1.0,
-                    metrics={"loss": 1.0},
-                )
+                since = {"since": 2} if (attempt, epoch) == (1, 3) else {}
+                metrics = {"loss": 1.0 + attempt}
+                about = {"trial_id": "0000", "attempt": attempt, "fidelity": epoch}
+                log.append("trial_reported", **about, elapsed_s=1.0, metrics=metrics, **since)
         log.append("trial_reported", trial_id="0000", attempt=0, fidelity=4, elapsed_s=9.0, metrics={"loss": 0.0})
         log.append("run_ended", status="completed", reason="")
     reports = load_results(tmp_path / "r", level="reports")
-    assert reports["attempt"].tolist() == [0, 0, 0, 1, 1]
+    assert reports["attempt"].tolist() == [0, 0, 1, 1]
+    assert reports["fidelity"].tolist() == [1, 2, 3, 4]
     run = history.load(tmp_path / "r")
-    assert run.total_fidelity() == 5  # epochs trained: 3, then 3 and 4 once more
+    assert run.tally.total_fidelity == 5  # epochs trained: 3, then 3 and 4 once more
     best = run.best()
     assert best is not None
     assert best[1].metrics["loss"] == 1.0

@@ -48,7 +48,7 @@ def test_plain_tune_trials_are_stopped_at_rungs(tmp_path: Path) -> None:
         ({"max_t": 2, "grace_period": 3}, "`max_t` is 2, but must be at least 3"),
     ],
 )
-def test_numbers_out_of_range_are_refused(options: dict[str, int], message: str) -> None:
+def test_numbers_out_of_range_are_refused(options: dict[str, Any], message: str) -> None:
     with pytest.raises(ValueError, match=message):
         ASHAScheduler(**options)
 
@@ -57,24 +57,10 @@ class _Trial:
     trial_id = "a"
 
 
-@pytest.mark.parametrize(
-    ("result", "verdict"),
-    [
-        ({"epoch": 1, "loss": 0.1}, "CONTINUE"),
-        ({"epoch": 1, "loss": math.nan}, "STOP"),
-        ({"epoch": 1, "loss": math.inf}, "STOP"),
-        ({"epoch": 9, "loss": 0.1}, "STOP"),
-    ],
-)
-def test_verdicts(result: dict[str, float], verdict: str) -> None:
-    scheduler = ASHAScheduler(max_t=9, fidelity="epoch", metric="loss", mode="min")
-    assert scheduler.on_trial_result(None, _Trial(), result) == verdict  # type: ignore[arg-type]
-
-
 @pytest.mark.parametrize("missing", ["epoch", "loss"])
 def test_a_report_without_metric_or_fidelity_is_an_error(missing: str) -> None:
     scheduler = ASHAScheduler(max_t=9, fidelity="epoch", metric="loss", mode="min")
     result = {"epoch": 1, "loss": 0.1}
     del result[missing]
     with pytest.raises(KeyError, match=f"no '{missing}'"):
-        scheduler.on_trial_result(None, _Trial(), result)  # type: ignore[arg-type]
+        scheduler.on_trial_result(None, _Trial(), result)

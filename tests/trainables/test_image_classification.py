@@ -20,7 +20,7 @@ from hpo_ray.data import images, parts
 from hpo_ray.errors import InvalidInput, RunFailed
 from hpo_ray.trainables import TRAINABLES
 from hpo_ray.trainables import image_classification as recipe
-from hpo_ray.trainables.trial import Trial, TrialSpec, TrialStopped
+from hpo_ray.trainables.trial import Report, Trial, TrialSpec, TrialStopped
 
 DIGITS = {
     "data": {
@@ -57,22 +57,25 @@ def config_with(**changes) -> dict:
 class Recorder:
     """A trial's folder, and the reports of its attempts; stops the trial after `stop_after` reports."""
 
-    def __init__(self, folder: Path, seed: int = 0, cpus: int = 1) -> None:
+    def __init__(self, folder: Path, seed: int = 0, cpus: int = 1, micro_batches: int = 1) -> None:
         self.folder = folder
         self.rows: list[dict] = []
         self.checkpoints: list[Path] = []
         self._spec = {"id": "0001", "config": {}, "seed": seed, "cpus": cpus, "fidelity": "epoch"}
+        self._spec["micro_batches"] = micro_batches
 
     def trial(self, attempt: int = 0, stop_after: int | None = None) -> Trial:
-        def send(report):
-            self.rows.append(report.metrics)
-            self.checkpoints.append(report.checkpoint)
+        def send(message):
+            if not isinstance(message, Report):
+                return True
+            self.rows.append(message.metrics)
+            self.checkpoints.append(message.checkpoint)
             return stop_after is None or len(self.rows) < stop_after
 
         saved = list(self.folder.glob(f"attempt-{attempt - 1}/checkpoint-*"))
-        newest = max(saved, key=lambda path: int(path.name.partition("-")[2]), default=None)
+        saved.sort(key=lambda path: -int(path.name.partition("-")[2]))
         folder = self.folder / f"attempt-{attempt}"
-        spec = TrialSpec(**self._spec, attempt=attempt, dir=folder, checkpoint=newest)
+        spec = TrialSpec(**self._spec, attempt=attempt, dir=folder, checkpoints=tuple(saved))
         return Trial(spec, send)
 
     @property
@@ -204,6 +207,22 @@ def test_a_finished_trial_that_is_resumed_reports_nothing(tmp_path):
     assert len(recorder.rows) == 1
 
 
+def test_batches_in_pieces_train_the_same_model(tmp_path, monkeypatch):
+    asked, batches = [], parts.batches
+    monkeypatch.setattr(parts, "batches", lambda part, size, **more: asked.append(size) or batches(part, size, **more))
+    config = config_with(dropout=0.0, optimizer="sgd", epochs=1, batch_size=60)
+    whole = run(tmp_path / "whole", config)
+    pieces = run(tmp_path / "pieces", config, micro_batches=7)
+    assert asked == [60, 120, 60, 17]  # to train on and to evaluate on
+    for key, weights in whole.weights().items():
+        torch.testing.assert_close(pieces.weights()[key], weights, rtol=0, atol=1e-6)
+    assert pieces.rows[0]["train_loss"] == pytest.approx(whole.rows[0]["train_loss"], abs=1e-6)
+    assert pieces.rows[0]["val_error"] == whole.rows[0]["val_error"]
+    asked.clear()
+    recipe.errors_on_test(config, pieces.checkpoints[-1], micro_batches=1000)
+    assert asked == [1]
+
+
 def test_a_trial_depends_on_its_seed_and_not_on_the_process(tmp_path):
     first = run(tmp_path / "1", DIGITS, seed=3)
     torch.rand(7)
@@ -283,7 +302,20 @@ def test_a_damaged_checkpoint_or_one_of_another_model_is_told(tmp_path):
         recipe.errors_on_test(config_with(units=16), recorder.checkpoints[-1])
     (recorder.checkpoints[-1] / "state.pt").write_bytes(b"")
     with pytest.raises(RunFailed, match="cannot be read"):
-        recipe.train(config_with(epochs=2), recorder.trial(attempt=1))
+        recipe.errors_on_test(config_with(), recorder.checkpoints[-1])
+
+
+def test_a_damaged_checkpoint_is_passed_over_for_the_one_before(tmp_path):
+    config = config_with(epochs=4)
+    unbroken = run(tmp_path / "unbroken", config)
+    broken = Recorder(tmp_path / "broken")
+    with pytest.raises(TrialStopped):
+        recipe.train(config, broken.trial(stop_after=3))
+    (broken.checkpoints[-1] / "state.pt").write_bytes(b"")
+    recipe.train(config, broken.trial(attempt=1))
+    assert [row["epoch"] for row in broken.rows] == [1, 2, 3, 3, 4]
+    assert broken.results[2] == broken.results[3]
+    assert same_weights(broken, unbroken)
 
 
 def test_check_collects_every_mistake(tmp_path):

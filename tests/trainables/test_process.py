@@ -3,37 +3,20 @@
 from __future__ import annotations
 
 import os
-import signal
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-import cloudpickle
 import pytest
 
-from hpo_ray.trainables.process import WorkerProcess
 from hpo_ray.trainables.trial import Report, Trial, TrialSpec
-from hpo_ray.trainables.worker import Ended, Setup
+from hpo_ray.trainables.worker import Ended
 
 
 def spec_for(folder: Path, number: int = 0, **config: Any) -> TrialSpec:
     trial_dir = folder / f"{number:04d}" / "attempt-0"
     return TrialSpec(f"{number:04d}", config, seed=number, attempt=0, dir=trial_dir, fidelity="epoch", metric="loss")
-
-
-@pytest.fixture
-def start(tmp_path: Path) -> Iterator[Callable[..., WorkerProcess]]:
-    started: list[WorkerProcess] = []
-
-    def make(objective: Callable[[dict, Trial], None], max_growth_mb: int = 512) -> WorkerProcess:
-        payload = cloudpickle.dumps(objective)
-        started.append(WorkerProcess(Setup(payload, (), str(tmp_path), max_growth_mb)))
-        return started[-1]
-
-    yield make
-    for worker in started:
-        worker.close()
 
 
 def test_reports_arrive_one_by_one_and_wait_for_the_decision(start: Callable, tmp_path: Path) -> None:
@@ -90,34 +73,6 @@ def test_an_exception_comes_back_with_the_objectives_own_frames(start: Callable,
     assert isinstance(worker.next_message(30), Ended)
 
 
-@pytest.mark.parametrize(
-    ("error", "status"), [(MemoryError("no room"), "out_of_memory"), (SystemExit(3), "failed"), (OSError(), "failed")]
-)
-def test_how_an_objective_ends_decides_the_status(
-    start: Callable, tmp_path: Path, error: BaseException, status: str
-) -> None:
-    def objective(config: dict, trial: Trial) -> None:
-        raise error
-
-    worker = start(objective)
-    worker.run(spec_for(tmp_path))
-    ended = worker.next_message(30)
-    assert isinstance(ended, Ended)
-    assert ended.status == status
-
-
-def test_a_killed_process_is_an_end_with_the_signals_name(start: Callable, tmp_path: Path) -> None:
-    def objective(config: dict, trial: Trial) -> None:
-        os.kill(os.getpid(), signal.SIGKILL)
-
-    worker = start(objective)
-    worker.run(spec_for(tmp_path))
-    ended = worker.next_message(30)
-    assert isinstance(ended, Ended)
-    assert ended.status in ("failed", "out_of_memory")
-    assert "SIGKILL" in ended.reason
-
-
 def test_a_process_whose_memory_grew_gives_itself_up(start: Callable, tmp_path: Path) -> None:
     kept: list[bytearray] = []
 
@@ -172,31 +127,3 @@ def test_a_wrong_report_fails_the_trial_and_says_why(
         worker.decide(True)
     assert isinstance(ended, Ended)
     assert message in ended.reason
-
-
-def test_last_and_best_checkpoints_are_kept_and_found_by_the_next_attempt(tmp_path: Path) -> None:
-    losses = [0.9, 0.2, 0.5, 0.4]
-    first = TrialSpec("0000", {}, 0, 0, tmp_path / "attempt-0", fidelity="epoch", metric="loss")
-    trial = Trial(first, lambda report: True)
-    for epoch, loss in enumerate(losses, 1):
-        trial.report(epoch=epoch, loss=loss, checkpoint=lambda folder: (folder / "w").write_text("x"))
-    assert sorted(p.name for p in first.dir.iterdir()) == ["checkpoint-2", "checkpoint-4"]
-    assert trial.load_checkpoint() is None  # an attempt does not see its own
-    newest = first.dir / "checkpoint-4"
-    second = Trial(TrialSpec("0000", {}, 0, 1, tmp_path / "attempt-1", checkpoint=newest), lambda report: True)
-    assert second.load_checkpoint() == newest
-
-
-def test_a_failed_save_leaves_the_checkpoint_before_it_whole(tmp_path: Path) -> None:
-    spec = TrialSpec("0000", {}, 0, 0, tmp_path / "attempt-0", fidelity="epoch", metric="loss")
-    trial = Trial(spec, lambda report: True)
-    trial.report(epoch=1, loss=1.0, checkpoint=lambda folder: (folder / "w").write_text("x"))
-
-    def broken(folder: Path) -> None:
-        (folder / "w").write_text("half")
-        raise OSError("disk full")
-
-    with pytest.raises(OSError, match="disk full"):
-        trial.report(epoch=2, loss=0.5, checkpoint=broken)
-    assert (spec.dir / "checkpoint-1" / "w").read_text() == "x"
-    assert not (spec.dir / "checkpoint-2").exists()

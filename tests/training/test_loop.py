@@ -81,3 +81,40 @@ def test_training_that_takes_no_step_at_all_is_an_error():
 def test_a_diverged_loss_is_returned_as_it_is():
     model = linear()
     assert not math.isfinite(loop.train_epoch(model, batches(*[4] * 20), sgd(model, lr=1e38), "cpu"))
+
+
+def conv():
+    torch.manual_seed(2)
+    return nn.Sequential(nn.Conv2d(1, 4, 3), nn.ReLU(), nn.Flatten(), nn.Dropout(0.0), nn.Linear(16, 3))
+
+
+@pytest.mark.parametrize("pieces", [2, 3, 7, 100])
+@pytest.mark.parametrize("make", [linear, conv])
+def test_batches_in_pieces_give_the_same_weights(make, pieces):
+    data, whole, split = batches(32, 32, 5, 1), make(), make()
+    expected = loop.train_epoch(whole, data, sgd(whole), "cpu")
+    assert loop.train_epoch(split, data, sgd(split), "cpu", pieces) == pytest.approx(expected, abs=1e-6)
+    for mine, other in zip(split.parameters(), whole.parameters(), strict=True):
+        torch.testing.assert_close(mine, other, rtol=0, atol=1e-6)
+
+
+def test_one_piece_is_the_whole_batch_to_the_last_bit():
+    data, one, other = batches(7, 3), conv(), conv()
+    assert loop.train_epoch(one, data, sgd(one), "cpu") == loop.train_epoch(other, data, sgd(other), "cpu", 1)
+    assert all(torch.equal(a, b) for a, b in zip(one.parameters(), other.parameters(), strict=True))
+
+
+@pytest.mark.parametrize(
+    ("pieces", "extra", "sizes"),
+    [
+        (3, [], [3, 2, 2, 1, 1, 1, 1]),
+        (3, [nn.BatchNorm1d(16)], [3, 2, 2, 3]),  # and none for the batch of one
+        (100, [], [1] * 11),
+        (100, [nn.BatchNorm1d(16)], [3, 2, 2, 3]),
+    ],
+)
+def test_pieces_are_of_one_image_or_more_and_of_two_before_batch_norm(pieces, extra, sizes):
+    model, seen = linear(*extra), []
+    model.register_forward_pre_hook(lambda module, inputs: seen.append(len(inputs[0])))
+    loop.train_epoch(model, batches(7, 3, 1), sgd(model), "cpu", pieces)
+    assert seen == sizes

@@ -1,0 +1,43 @@
+"""The winner of a run, tried once on the part of the data that no choice was made on. Needs a Ray session."""
+
+from __future__ import annotations
+
+import importlib
+from pathlib import Path
+from typing import Any
+
+from hpo_ray.experiment import Experiment
+from hpo_ray.history import History
+from hpo_ray.trainables import TRAINABLES
+
+
+def try_winner(experiment: Experiment, history: History) -> dict[str, Any]:
+    """The winner's error on the test part; empty where the trainable has none.
+
+    The best of N on its own validation set flatters itself; this is the number to quote. It runs as a Ray task,
+    where the trials ran and the data is. A failure here is noted, never raised: the sweep's result stands.
+    """
+    module, best = TRAINABLES[experiment.trainable.name].module, history.best()
+    if not module or best is None:
+        return {}
+    trial, row = best
+    path = trial.checkpoints.get((row.attempt, row.fidelity))
+    if path is None:
+        return {}
+    import ray
+
+    resources = experiment.resources
+    device = "cuda" if resources.gpus_per_trial > 0 else "cpu"
+    config = experiment.trial_config(trial.config)
+    try:
+        task = ray.remote(_errors_on_test).options(num_cpus=resources.cpus_per_trial, num_gpus=resources.gpus_per_trial)
+        errors, n = ray.get(task.remote(module, config, str(history.run_dir / path), device))
+    except Exception as error:
+        return {"test_failure": " ".join(str(error).split())[-500:]}
+    return {"test": {"errors": errors, "n": n}}
+
+
+def _errors_on_test(module: str, config: dict[str, Any], checkpoint: str, device: str) -> tuple[int, int]:
+    """Runs as a Ray task."""
+    result: tuple[int, int] = importlib.import_module(module).errors_on_test(config, Path(checkpoint), device)
+    return result
