@@ -1,16 +1,17 @@
 """What TPE should make of trials that ASHA stopped early: sweeps on learning curves, real and made up.
 
-    HPO_RAY_TEST_DATA=shared/data python benchmarks/search_stopped.py [--seeds 4] [--sets plateau,crossing,accuracy,entropy]
-        [--tasks 7593,34539] [--peers hyperopt,last,finished,bohb,shifted,random] [--out benchmarks/results/…]
+    HPO_RAY_TEST_DATA=shared/data python benchmarks/search_stopped.py [--seeds 2] [--tasks 7593,34539]
+        [--sets plateau,crossing,accuracy,entropy] [--peers hyperopt,last,finished,bohb,bohb_all,shifted,random]
 
-A sweep: four workers on a virtual clock, an epoch a tick; our ASHA (eta 3, first rung at epoch 1). Every report is told to
-the searcher as the driver tells it. Sets: `accuracy` and `entropy` are LCBench's 22 tasks (52 epochs, the metric as a
-loss), curves of trees fitted to the tables; without the data they are left out, and said to be. `plateau` and `crossing`
-are eight tasks each of made-up curves (50 epochs) whose ranks at the first rung mislead.
+A sweep: four workers on a virtual clock, one epoch a tick; our ASHA (eta 3, first rung at epoch 1). The searcher is
+told of every report as the driver tells it. Sets: `accuracy` and `entropy` are LCBench's 22 tasks (52 epochs, that
+metric as a loss), their curves those of trees fitted to the tables; without the data they are left out. `plateau` and
+`crossing` are eight tasks each of made-up curves (50 epochs) whose ranks at the first rung mislead. Seeds differ by
+task.
 
-A score is (true last loss of the configuration that the sweep would report - best known) / (the same of random search,
-after the first budget, median of ten seeds). A sweep reports the lowest loss at the highest rung, or end, that any of
-its trials has reached.
+A score is (true last loss of the configuration that the sweep would report - best known) / (the same of random search
+after four full trainings, when one trial is complete: median of ten seeds). A sweep reports the lowest loss at the
+highest rung, or end, that any of its trials has reached.
 """
 
 from __future__ import annotations
@@ -25,6 +26,7 @@ import math
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
@@ -40,10 +42,10 @@ from hpo_ray.searchers import SEARCHERS, HyperoptSearcher, make
 from hpo_ray.space import SearchSpace
 
 WORKERS, ETA = 4, 3
-# Epochs of a sweep, in full trainings.
-BUDGETS = (4, 8, 16)
-MADE_UP = 8  # tasks in a made-up set
-UNIT_SEEDS = 10
+# Epochs of a sweep, in full trainings; those after which random search gives the unit, and in how many seeds.
+BUDGETS = (8, 16)
+UNIT_BUDGET, UNIT_SEEDS = 4, 10
+MADE_UP, MADE_UP_TASKS = ("plateau", "crossing"), 8
 
 METRICS = {"accuracy": "val_accuracy", "entropy": "val_cross_entropy"}
 
@@ -196,7 +198,7 @@ class Shifted(Curves):
     def _order(self) -> dict[str, tuple[float, ...]]:
         ends = sorted({max(curve) for curve in self.curves.values()})
         shift, shifts = 0.0, {ends[-1]: 0.0} if ends else {}
-        for low, high in reversed(list(zip(ends, ends[1:], strict=False))):
+        for low, high in reversed(list(pairwise(ends))):
             changes = [curve[high] - curve[low] for curve in self.curves.values() if high in curve and low in curve]
             shift += float(np.median(changes)) if changes else 0.0
             shifts[low] = shift
@@ -215,12 +217,12 @@ VARIANTS: dict[str, type[HyperoptSearcher]] = {
 # Sweeps
 
 
-def sweep(searcher: Any, task: Task, seed: int, budget: int) -> list[tuple[int, float, int]]:
-    """For each of `BUDGETS`: epochs, true last loss of what the sweep would report then, and trials begun."""
+def sweep(searcher: Any, task: Task, seed: int, budgets: tuple[int, ...]) -> list[tuple[int, float, int]]:
+    """For each of the rising `budgets`: itself, true last loss of what the sweep would report then, trials begun."""
     rungs = Rungs(grace_period=1, max_t=task.max_t, reduction_factor=ETA)
     marks = [*rungs.levels, task.max_t]
     reported: dict[int, tuple[float, float]] = {}  # rung or end -> lowest loss there, true last loss of its trial
-    stops, found, spent, begun = {b * task.max_t for b in BUDGETS}, [], 0, 0
+    found, spent, begun = [], 0, 0
     running: list[tuple[int, int, int, Config, np.ndarray, np.ndarray]] = []
 
     def begin(clock: int) -> None:
@@ -233,14 +235,14 @@ def sweep(searcher: Any, task: Task, seed: int, budget: int) -> list[tuple[int, 
 
     for _ in range(WORKERS):
         begin(0)
-    while spent < budget:
+    while len(found) < len(budgets):
         clock, number, epoch, config, true, seen = heapq.heappop(running)
         loss, trial_id = float(seen[epoch - 1]), f"{number:04d}"
         spent += 1
         if epoch in marks:
             reported[epoch] = min(reported.get(epoch, (math.inf, math.inf)), (loss, float(true[-1])))
-        if spent in stops:
-            found.append((spent // task.max_t, reported[max(reported)][1], begun))
+        if spent == budgets[len(found)] * task.max_t:
+            found.append((budgets[len(found)], reported[max(reported)][1], begun))
         decision = rungs.decide(trial_id, epoch, loss)
         searcher.observe(trial_id, config, loss, fidelity=epoch, status="running")
         status = "stopped" if decision and not decision.kept else "completed" if epoch == task.max_t else "running"
@@ -264,10 +266,10 @@ def compare(task: Task, peers: list[str], seeds: int) -> pd.DataFrame:
     for seed in range(max(seeds, UNIT_SEEDS)):
         # A seed's luck on one task must not be its luck on the others.
         number = int(np.random.default_rng([seed, *task.name.encode()]).integers(2**31))
-        units.append(sweep(searcher_of("random", task.space, number), task, seed, BUDGETS[0] * task.max_t)[0][1])
+        units.append(sweep(searcher_of("random", task.space, number), task, seed, (UNIT_BUDGET,))[0][1])
         for peer in peers if seed < seeds else []:
             start = time.process_time()
-            found = sweep(searcher_of(peer, task.space, number), task, seed, BUDGETS[-1] * task.max_t)
+            found = sweep(searcher_of(peer, task.space, number), task, seed, BUDGETS)
             spent = time.process_time() - start
             rows += [(task.name, seed, peer, budget, best, trials, spent) for budget, best, trials in found]
     table = pd.DataFrame(rows, columns=["task", "seed", "peer", "budget", "best", "trials", "cpu_s"])
@@ -283,9 +285,8 @@ def show(table: pd.DataFrame, ours: str) -> None:
     print(scores.assign(trials=trials, cpu_s=table.groupby("peer")["cpu_s"].mean()).to_string(float_format="%.2f"))
     for rival in [peer for peer in (ours, "last", "random") if peer in peers]:
         against = differences(table, rival)
-        against["text"] = [
-            f"{-x:+.2f} ({-high:+.2f} to {-low:+.2f})" for x, low, high in against.iloc[:, 2:5].to_numpy()
-        ]
+        numbers = 0.0 - against[[f"{rival} - peer", "high", "low"]].to_numpy()
+        against["text"] = [f"{mean:+.2f} ({low:+.2f} to {high:+.2f})" for mean, low, high in numbers]
         print(f"\npeer - {rival}, paired, with its 95 % interval; below 0: the peer is better")
         print(against.pivot(index="peer", columns="budget", values="text").reindex(peers).dropna().to_string())
 
@@ -293,16 +294,18 @@ def show(table: pd.DataFrame, ours: str) -> None:
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--data", type=Path, default=os.environ.get(VARIABLE) or None, help=f"default: {VARIABLE}")
-    parser.add_argument("--sets", type=words, default=["plateau", "crossing", "accuracy", "entropy"])
-    parser.add_argument("--tasks", type=words, help="OpenML's numbers, with commas; default: all")
-    parser.add_argument("--peers", type=words, default=["hyperopt", *VARIANTS, "random"], help="ours first")
-    parser.add_argument("--seeds", type=int, default=4)
+    parser.add_argument("--sets", type=words, default=[*MADE_UP, *METRICS])
+    parser.add_argument("--tasks", type=words, help="OpenML's numbers, with commas; default: all 22")
+    parser.add_argument("--peers", type=words, default=["hyperopt", *VARIANTS, "random"])
+    parser.add_argument("--seeds", type=int, default=2)
     parser.add_argument("--out", type=Path, default=Path("benchmarks/results/search_stopped.csv"))
     arguments = parser.parse_args()
     if wrong := set(arguments.peers) - {*VARIANTS, *SEARCHERS}:
         parser.error(f"no such peer: {', '.join(sorted(wrong))}; there are {', '.join([*VARIANTS, *SEARCHERS])}")
     if "random" not in arguments.peers:
-        parser.error("--peers must name random, whose result is the unit")
+        parser.error("--peers must name random")
+    if wrong := set(arguments.sets) - {*MADE_UP, *METRICS}:
+        parser.error(f"no such set: {', '.join(sorted(wrong))}; there are {', '.join([*MADE_UP, *METRICS])}")
     found = []
     for name in arguments.sets:
         if name in METRICS:
@@ -312,17 +315,18 @@ def main() -> None:
                 continue
             tasks = tables(folder, METRICS[name], arguments.tasks)
         else:
-            tasks = [made_up(name, number) for number in range(MADE_UP)]
+            tasks = [made_up(name, number) for number in range(MADE_UP_TASKS)]
         for task in tasks:
             found.append(compare(task, arguments.peers, arguments.seeds).assign(set=name))
             print(f"{time.process_time():.0f} CPU s: {task.name}", flush=True)
             save(pd.concat(found, ignore_index=True), arguments.out)
+    if not found:
+        raise SystemExit("no task is left")
     runs = pd.concat(found)
     together = [("all", runs)] if runs["set"].nunique() > 1 else []
     for name, table in [*runs.groupby("set", sort=False), *together]:
-        print(
-            f"\n== {name}: mean score after so many full trainings, {table['task'].nunique()} tasks, {arguments.seeds} seeds"
-        )
+        seeds = f"{table['task'].nunique()} tasks, {arguments.seeds} seeds"
+        print(f"\n== {name}, {seeds}: mean score after so many full trainings")
         show(table, arguments.peers[0])
     print(f"\nwritten to {arguments.out}")
 

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 __version__ = "0.1.0"
 
 if TYPE_CHECKING:
-    from hpo_ray.api import Run, run
+    from hpo_ray.api import Run, resume, run
     from hpo_ray.errors import HpoRayError, InvalidInput, RunFailed
     from hpo_ray.experiment import Experiment
     from hpo_ray.results.frame import load_results
@@ -27,6 +27,7 @@ __all__ = [
     "SearchSpace",
     "Trial",
     "load_results",
+    "resume",
     "run",
 ]
 
@@ -39,6 +40,7 @@ _HOME = {
     "SearchSpace": "hpo_ray.space",
     "Trial": "hpo_ray.trainables.trial",
     "load_results": "hpo_ray.results.frame",
+    "resume": "hpo_ray.api",
     "run": "hpo_ray.api",
 }
 

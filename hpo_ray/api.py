@@ -1,4 +1,4 @@
-"""The Python door: `run`, and the `Run` it returns. The same path as the command line's, screen left out."""
+"""The Python door: `run`, `resume`, and the `Run` they return. The same path as the command line's, screen left out."""
 
 from __future__ import annotations
 
@@ -112,6 +112,32 @@ def run(
         _name_objective(document, objective)
     experiment = check(document, has_objective=objective is not None)
     return Run(runner.start(experiment, objective=objective, out=folder))
+
+
+def resume(
+    path: str | os.PathLike[str],
+    train: Callable[..., Any] | None = None,
+    *,
+    add_trials: int = 0,
+    overrides: Sequence[str] = (),
+) -> Run:
+    """Go on with a run that was interrupted, stopped, failed or killed, or add trials to one that is complete.
+
+    Args:
+        path: The run directory.
+        train: The objective, where the run was started with one from Python; None: what the run's journal names.
+        add_trials: So many trials more than it was to have.
+        overrides: What may change: ``["stop.wall_time_s=7200", "slots=1", "retry.max_retries=0"]``.
+
+    Returns:
+        The finished run.
+
+    Raises:
+        InvalidInput: It is no run, another process works on it, or its objective or data cannot be found.
+        RunFailed: As for `run`.
+    """
+    objective = {} if train is None else {"objective": train}
+    return Run(runner.resume(Path(path), add_trials=add_trials, overrides=overrides, **objective))
 
 
 def _space_text(space: SearchSpace | Mapping[str, Any]) -> dict[str, Any]:

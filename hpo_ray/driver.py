@@ -243,7 +243,6 @@ class Driver:
             "cpus": max(1, int(experiment.resources.cpus_per_trial)),
             "fidelity": experiment.fidelity,
             "metric": experiment.metric,
-            "mode": experiment.mode,
             # Those that were reported: what a dead attempt saved after its last report never happened.
             "checkpoints": [str(path) for path in self._keeper.usable(trial)],
             "micro_batches": trial.micro_batches,
@@ -262,10 +261,9 @@ class Driver:
             if not self._any_reports(complete=True):
                 self.failure = self.failure or missing
             return {"status": "failed", "reason": str(missing), "cause": "input"}
-        value, fidelity = report["metrics"][self.experiment.metric], report["fidelity"]
-        if not math.isfinite(value):
-            reason = f"{self.experiment.metric} = {value} at {self.experiment.fidelity or 'report'} {fidelity:g}"
-            return {"status": "failed", "reason": reason, "cause": "nan"}
+        diverged = self._diverged(report["metrics"], report["fidelity"])
+        if diverged is not None:
+            return diverged
         decision = self._guide.decide(trial, report)
         if decision is not None:
             self._append("rung_decided", trial, **self._guide.described(decision))
@@ -274,12 +272,25 @@ class Driver:
         return end if end or not self.stopping else {"status": "interrupted", "reason": self.stopping}
 
     def _decided_end(self, trial: TrialRecord) -> dict[str, Any] | None:
-        """How a trial ends by what its reports have led to: stopped at a rung, or as far as trials go."""
+        """How a trial ends by what its reports have led to: diverged, stopped at a rung, or as far as trials go."""
+        last = trial.reports[-1] if trial.reports else None
+        diverged = self._diverged(last.metrics, last.fidelity) if last is not None else None
+        if diverged is not None:
+            return diverged
         if not trial.kept:
             return {"status": "stopped", "reason": f"rung {trial.rung:g}: {trial.verdict}"}
-        if trial.reports and self._guide.complete(trial.fidelity):
+        if last is not None and self._guide.complete(last.fidelity):
             return {"status": "completed", "reason": ""}
         return None
+
+    def _diverged(self, metrics: dict[str, float], fidelity: float) -> dict[str, Any] | None:
+        """The end of a trial whose metric is NaN or infinite."""
+        metric = self.experiment.metric
+        value = metrics.get(metric, 0.0)
+        if math.isfinite(value):
+            return None
+        reason = f"{metric} = {value} at {self.experiment.fidelity or 'report'} {fidelity:g}"
+        return {"status": "failed", "reason": reason, "cause": "nan"}
 
     def _after_failure(self, trial: TrialRecord, end: dict[str, Any]) -> dict[str, Any]:
         """A failure's end: interrupted where another attempt follows, else as it is."""

@@ -153,7 +153,13 @@ def _amended(data: dict[str, Any], add_trials: int, overrides: Sequence[str], *,
             document.problems.append(Problem("--add-trials", "the run has a whole grid: there is nothing to add"))
         else:
             document.data["trials"] += add_trials
-    return check(document, has_objective=has_objective)
+    try:
+        return check(document, has_objective=has_objective)
+    except InvalidInput as error:
+        if any(problem.key == "trainable.target" for problem in error.problems):
+            way = "a run that was started with a function from Python goes on with hpo_ray.resume(path, train)"
+            raise InvalidInput(*error.problems, Problem("run", way)) from None
+        raise
 
 
 class _Run:

@@ -44,7 +44,7 @@ _TUNE_ENVIRONMENT = {
     "RAY_AIR_NEW_OUTPUT": "0",
     "RAY_USAGE_STATS_ENABLED": "0",
     # Ray ends a process that has lost its control process, natively and after a minute: we notice sooner (`watch`).
-    "RAY_gcs_rpc_server_reconnect_timeout_s": "1000000",
+    "RAY_gcs_rpc_server_reconnect_timeout_s": "600",
 }
 
 

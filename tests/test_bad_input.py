@@ -13,7 +13,7 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from hpo_ray import cli
+from hpo_ray import cli, console
 
 Command = Callable[..., tuple[int, str, str]]
 DIGITS = "experiment=digits"
@@ -28,7 +28,7 @@ def hpo_ray_command(in_tmp: Path, capfd: pytest.CaptureFixture[str], monkeypatch
 
     def call(*arguments: str) -> tuple[int, str, str]:
         capfd.readouterr()
-        code = cli._guarded(lambda: cli.app(list(arguments), standalone_mode=False))
+        code = console.guarded(lambda: cli.app(list(arguments), standalone_mode=False))
         out, err = capfd.readouterr()
         return code, out, err
 

@@ -18,6 +18,7 @@ def test_public_names_are_exact_sorted_and_resolvable() -> None:
         "SearchSpace",
         "Trial",
         "load_results",
+        "resume",
         "run",
     ]
     assert hpo_ray.__all__ == expected == sorted(expected)

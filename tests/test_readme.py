@@ -11,7 +11,7 @@ from typing import Any
 
 import pytest
 
-from hpo_ray import cli
+from hpo_ray import cli, console
 
 ROOT = Path(__file__).parents[1]
 README = (ROOT / "README.md").read_text()
@@ -46,8 +46,8 @@ def newcomer(in_tmp: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 def validated(command: list[str], folder: Path) -> int:
     """Exit code of a `run` or `config` command, checked without running; photographs are here, GPUs may not be."""
     here = [word.replace("/photos", str(folder / "photos")) for word in command[2:]]
-    words = [word for word in here if not word.startswith("resources.gpus_per_trial=")]
-    return cli._guarded(lambda: cli.app(["validate", "--", *words], standalone_mode=False))
+    words = [word for word in here if not word.startswith(("resources.gpus_per_trial=", "--supervise"))]
+    return console.guarded(lambda: cli.app(["validate", "--", *words], standalone_mode=False))
 
 
 @pytest.mark.parametrize(
@@ -88,7 +88,7 @@ def test_the_objective_and_the_python_lines_work_as_shown(newcomer: Path) -> Non
     from_python = next(block for block in blocks(README, "python") if "hpo_ray.run(" in block)
     loading = next(block for block in blocks(README, "python") if "load_results" in block)
     code = f"import hpo_ray\nfrom my import train\n{from_python.replace('trials=24', 'trials=3')}\n{loading}"
-    code += "\nassert len(trials) == 3 and len(reports) == 81, (len(trials), len(reports))"
+    code += "\nassert len(trials) == 11 and len(reports) == 297, (len(trials), len(reports))"
     done = subprocess.run([sys.executable, "-c", code], cwd=newcomer, capture_output=True, text=True, timeout=120)
     assert done.returncode == 0, done.stderr
 
@@ -103,7 +103,7 @@ def test_every_relative_link_leads_somewhere(document: Path) -> None:
 def test_the_mistakes_shown_are_the_mistakes_told(in_tmp: Path, capfd: pytest.CaptureFixture[str]) -> None:
     [block] = [block for block in blocks(README, "") if block.startswith("$ hpo-ray run")]
     command, _, shown = block.partition("\n")
-    code = cli._guarded(lambda: cli.app(shlex.split(command)[2:], standalone_mode=False))
+    code = console.guarded(lambda: cli.app(shlex.split(command)[2:], standalone_mode=False))
     assert (code, capfd.readouterr().err) == (2, shown)
 
 

@@ -26,7 +26,13 @@ STARTUP_TRIALS = 10
 class HyperoptSearcher(SpaceSearcher):
     """TPE. Numbers reach it in unit coordinates, so that log, normal and quantised scales are the space's business.
 
-    A trial counts with its last loss, whatever the fidelity; one that has none yet, or failed, counts as the worst.
+    Of the losses it uses nothing but their order. Trials are sorted by the fidelity that they reached, the highest
+    first, and at one fidelity by the loss there, as Optuna's TPESampler sorts pruned trials: one that was stopped early
+    stands behind all that went further, however low its loss was. A suggested trial that completed, and one without a
+    fidelity, counts as trained as far as any. One that has no loss yet, or failed, counts as the worst.
+
+    Other orders were no better (`benchmarks/README.md`), among them that of Falkner et al. 2018, "BOHB: Robust and
+    Efficient Hyperparameter Optimization at Scale", section 3.2: only the highest fidelity with enough trials.
     """
 
     def _space_set(self) -> None:
@@ -37,7 +43,17 @@ class HyperoptSearcher(SpaceSearcher):
         self._domain = hyperopt.base.Domain(lambda _: None, _tree(self.space))
         self._trials = hyperopt.Trials()
         self._documents: dict[str, dict[str, Any]] = {}
-        self._reached: dict[str, tuple[float, float]] = {}  # fidelity, infinite where training is over, and loss there
+        # Whether that is as far as the trial goes, the fidelity (none is below all others), and the loss there.
+        self._reached: dict[str, tuple[bool, float, float]] = {}
+
+    def on_trial_complete(self, trial_id: str, result: dict[str, Any] | None = None, error: bool = False) -> None:
+        """Ray reports an end, whoever ended the trial; only one that ends after its last report is sure to be complete.
+
+        For Ray passes the report at which a scheduler stops a trial here, and not to `on_trial_result`.
+        """
+        result = result or {}
+        told = trial_id in self._reached and self._reached[trial_id][1] == result.get("training_iteration")
+        self._observe_result(trial_id, result, "failed" if error else "completed" if told else "stopped")
 
     def _propose(self, k: int, rng: np.random.Generator) -> Config | None:
         assert self.space is not None  # `suggest` has checked it
@@ -66,16 +82,18 @@ class HyperoptSearcher(SpaceSearcher):
             self._reached.pop(trial_id, None)
             self._documents[trial_id]["result"] = {"status": hyperopt.STATUS_FAIL}
         elif loss is not None:
-            # A trial of an earlier run may have been complete with less training than is asked for now.
+            # Not one of an earlier run, which may have completed with less training than is asked for now.
             over = fidelity is None or (status == "completed" and trial_id in self._configs)
-            reached = math.inf if over or fidelity is None else fidelity
-            if trial_id not in self._reached or reached >= self._reached[trial_id][0]:
-                self._reached[trial_id] = reached, loss
+            reached = over, -math.inf if fidelity is None else fidelity
+            if trial_id not in self._reached or reached >= self._reached[trial_id][:2]:
+                self._reached[trial_id] = *reached, loss
 
     def _order(self) -> dict[str, tuple[float, ...]]:
         """What the trials with a loss are sorted by, the best first."""
-        top = max((fidelity for fidelity, _ in self._reached.values() if fidelity < math.inf), default=math.inf)
-        return {trial_id: (-min(fidelity, top), loss) for trial_id, (fidelity, loss) in self._reached.items()}
+        top = max((fidelity for _, fidelity, _ in self._reached.values()), default=0.0)
+        return {
+            trial_id: (-top if over else -fidelity, loss) for trial_id, (over, fidelity, loss) in self._reached.items()
+        }
 
     def _rank(self) -> None:
         """Tell hyperopt each trial's place as its loss: it uses nothing but their order."""

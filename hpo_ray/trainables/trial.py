@@ -77,7 +77,6 @@ class TrialSpec:
         cpus: Processors the trial may use; at least 1.
         fidelity: The reported key that counts how far training got; None: reports are counted.
         metric: The reported key that the run optimises.
-        mode: ``"min"`` or ``"max"``.
         checkpoints: What earlier attempts saved, the newest first; empty: start afresh.
         timeout_s: Seconds that may pass without a report before the trial is taken to hang; None: any number.
         micro_batches: In how many pieces the objective should split each batch; at least 1.
@@ -92,7 +91,6 @@ class TrialSpec:
     cpus: int = 1
     fidelity: str | None = None
     metric: str = ""
-    mode: str = "min"
     checkpoints: tuple[Path, ...] = ()
     timeout_s: float | None = None
     micro_batches: int = 1
