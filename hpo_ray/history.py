@@ -87,7 +87,6 @@ class History:
     run_dir: Path
     experiment: dict[str, Any] = field(default_factory=dict)
     environment: dict[str, Any] = field(default_factory=dict)
-    prior: list[dict[str, Any]] = field(default_factory=list)
     trials: dict[str, TrialRecord] = field(default_factory=dict)
     rungs: dict[float, dict[str, bool]] = field(default_factory=dict)
     ended: Event | None = None
@@ -121,7 +120,6 @@ class History:
         kind = event["event"]
         if kind == "run_started":
             self.experiment, self.environment = event["experiment"], event.get("environment", {})
-            self.prior = event.get("prior", self.prior)
             self.ended = None
         elif kind == "run_ended":
             self.ended = event

@@ -184,7 +184,7 @@ def _check_grid(experiment: Experiment, space: SearchSpace | None, problems: lis
         if beyond:
             message = f"{experiment.trials} would cut the grid short and leave values untried: trials=null runs it all"
             problems.append(Problem("trials", message))
-    elif experiment.trials is None:
+    elif experiment.trials is None and experiment.searcher.name != "grid":
         problems.append(Problem("trials", "null means a whole grid, which only searcher=grid has: give a number"))
 
 

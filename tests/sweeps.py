@@ -10,9 +10,9 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 from hpo_ray import config, journal, runner
 from hpo_ray.experiment import Experiment
@@ -20,6 +20,7 @@ from hpo_ray.history import History
 from hpo_ray.journal import Event
 from hpo_ray.preflight import check
 
+T = TypeVar("T")
 HPO_RAY = [sys.executable, "-m", "hpo_ray.cli"]
 
 
@@ -57,7 +58,7 @@ def resume(run_dir: Path, objective: Callable[..., Any], *overrides: str, **opti
     return runner.resume(run_dir, objective=objective, overrides=overrides, **options)
 
 
-def wait_for[T](condition: Callable[[], T], timeout_s: float = 90.0) -> T:
+def wait_for(condition: Callable[[], T], timeout_s: float = 90.0) -> T:
     """The first true value of `condition`."""
     deadline = time.monotonic() + timeout_s
     while not (value := condition()):
@@ -81,20 +82,18 @@ class Command:
     """The command, under way, in a session of its own; a context manager that leaves nothing running."""
 
     def __init__(self, *arguments: str) -> None:
-        self._out, self._err = tempfile.TemporaryFile("w+"), tempfile.TemporaryFile("w+")  # noqa: SIM115
-        self.process = subprocess.Popen(
-            [*HPO_RAY, *arguments], stdout=self._out, stderr=self._err, start_new_session=True
-        )
+        self._folder = tempfile.TemporaryDirectory()
+        out, err = (Path(self._folder.name, name).open("wb") for name in ("out", "err"))
+        with out, err:
+            self.process = subprocess.Popen([*HPO_RAY, *arguments], stdout=out, stderr=err, start_new_session=True)
 
     @property
     def out(self) -> str:
-        self._out.seek(0)
-        return self._out.read()
+        return Path(self._folder.name, "out").read_text()
 
     @property
     def err(self) -> str:
-        self._err.seek(0)
-        return self._err.read()
+        return Path(self._folder.name, "err").read_text()
 
     def end(self, number: signal.Signals | None = None) -> int:
         """Send a signal, if one is given, and wait for the exit code."""
@@ -113,14 +112,9 @@ class Command:
         with contextlib.suppress(OSError):
             os.killpg(self.process.pid, signal.SIGKILL)
         self.process.wait()
-        self._out.close()
-        self._err.close()
+        self._folder.cleanup()
 
 
 def driver_of(run_dir: Path) -> int:
     """The process that works on a run."""
     return int(json.loads((run_dir / "driver.lock").read_text())["pid"])
-
-
-def statuses(history: History) -> Sequence[str]:
-    return [trial.status for trial in history.trials.values()]
