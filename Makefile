@@ -36,9 +36,12 @@ check-slow: $(STAMP)  ## The tests that take minutes.
 
 bench: $(STAMP)  ## Ratios against peers on the same work; tables in benchmarks/results/.
 	$(BIN)/python benchmarks/throughput.py
+	$(BIN)/python benchmarks/journal_cost.py
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check --editable '.[bench]'
 	$(BIN)/python benchmarks/search_latency.py
 	$(BIN)/python benchmarks/search_quality.py --seeds 3 --minutes 30
+	$(BIN)/python benchmarks/search_prior.py
+	$(BIN)/python benchmarks/search_stopped.py
 
 clean:           ## Remove what the targets made.
 	rm -rf $(VENV) .pytest_cache .mypy_cache .ruff_cache .hypothesis build dist

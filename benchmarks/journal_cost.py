@@ -1,6 +1,6 @@
 """What the journal costs: seconds a report, fsync included, from 100 to 10,000 trials; and `hpo-ray status` after it.
 
-    python benchmarks/journal_cost.py [--trials 100,1000,10000] [--reports 5] [--out benchmarks/results/journal_cost.csv]
+    python benchmarks/journal_cost.py [--trials 100,1000,10000] [--reports 5] [--out …/journal_cost.csv]
 
 A driver without Ray: trials are suggested (random search), started, report and end, as fast as they are taken in.
 `append_us`: microseconds of `Journal.append` for a report; `judge_us`: of everything that follows from one (history,

@@ -189,7 +189,7 @@ class SpaceSearcher(Searcher, abc.ABC):
 
         Args:
             trial_id: Whose observation it is; searchers that learn go by its loss at the highest fidelity, the
-                latest one there (`hyperopt`: by the latest).
+                latest one there.
             config: Its configuration, as suggested or flat.
             loss: Minimised; None where nothing was measured. A trial that ends in NaN or infinity has failed.
             fidelity: Where `loss` was measured; None: the trial has no fidelity.
