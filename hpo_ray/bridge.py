@@ -5,6 +5,8 @@ Knows Tune's protocols; decides nothing.
 
 from __future__ import annotations
 
+import re
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from ray.tune import Callback, Stopper
@@ -15,6 +17,8 @@ if TYPE_CHECKING:
 
     from hpo_ray.driver import Driver
 
+_COLOUR = re.compile(r"\x1b\[[0-9;]*m")
+
 
 def guarded(driver: Driver, call: Callable[..., Any], *arguments: Any) -> Any:
     """Run a driver's method; an exception of ours ends the run instead of being reworded by Tune."""
@@ -23,6 +27,22 @@ def guarded(driver: Driver, call: Callable[..., Any], *arguments: Any) -> Any:
     except Exception as error:
         driver.failure = driver.failure or error
         return None
+
+
+def error_of(trial: Any) -> str:
+    """What Ray says of a trial whose process it lost, in one line.
+
+    Read from where Tune has just written it: `Trial.get_error` looks where that is copied to, later (2.60).
+    """
+    try:
+        lines = Path(trial.error_file).read_text().splitlines()[1:]  # the first one counts Tune's own retries
+    except (OSError, TypeError):
+        lines = []
+    # Lines that begin with a tab hold Ray's own numbers of the actor and its process.
+    text = " ".join(_COLOUR.sub("", " ".join(line for line in lines if not line.startswith("\t"))).split())
+    if len(text) > 400:
+        text = f"{text[:250]} … {text[-140:]}"  # the cause of an exception stands last
+    return f"the trial's process was lost: {text}" if text else "the trial's process was lost"
 
 
 class Suggestions(Searcher):
@@ -59,9 +79,7 @@ class Events(Callback):
         guarded(self._driver, self._driver.ended, trial.trial_id)
 
     def on_trial_error(self, iteration: int, trials: list, trial: Any, **info: Any) -> None:
-        error = trial.get_error()
-        text = " ".join(str(error).split())[:500] if error else "the trial's process was lost"
-        guarded(self._driver, self._driver.ended, trial.trial_id, text)
+        guarded(self._driver, self._driver.ended, trial.trial_id, error_of(trial))
 
 
 class Stops(Stopper):

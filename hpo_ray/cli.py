@@ -129,10 +129,12 @@ def status_command(run_dir: RunDir, as_json: AsJson = False) -> None:
 
     tally = snapshot.load(run_dir)
     living = lock.holder(run_dir)
+    if living is None:
+        tally.interrupt()
     if as_json:
         print_json(status_words(tally, living, run_dir) | tally.state())
     else:
-        console().print(status_table(tally, living, run_dir))
+        console().print(status_table(tally, living, run_dir), soft_wrap=True)
 
 
 @app.command("config")

@@ -120,13 +120,27 @@ def amend(data: dict[str, Any], overrides: Sequence[str], allowed: Sequence[str]
         overrides: ``dotted.key=value``.
         allowed: The top-level keys that may change.
     """
-    document = Document(copy.deepcopy(data))
-    request = _take_apart(overrides, [])
-    document.problems.extend(request.problems)
-    for key in (*request.groups, *request.values, *(f"~space.{name}" for name in request.removed)):
-        if key.partition(".")[0] not in allowed:
-            message = f"what the results so far depend on stays as it was; {nearest(key, allowed)}"
+    document, usable = Document(copy.deepcopy(data)), []
+    for text in overrides:
+        key, equals, _ = text.partition("=")
+        key = key.strip().lstrip("+")
+        top = key.removeprefix("~").partition(".")[0]
+        if top not in allowed and (equals or key.startswith("~")):
+            message = f"unknown key; {nearest(top, allowed)}"
+            if top in data:
+                may = ", ".join(f"'{name}'" for name in allowed)
+                message = (
+                    f"it stays as it is when a run is resumed, because the results so far depend on it; only {may} may "
+                    f"change (a new run can have another, and learn from this one with prior.runs=…)"
+                )
             document.problems.append(Problem(key, message, COMMAND_LINE))
+        elif equals and key in GROUPS:
+            message = f"a resumed run takes no choice from conf/: set its values, e.g. {key}.{next(iter(data[key]))}=…"
+            document.problems.append(Problem(key, message, COMMAND_LINE))
+        else:
+            usable.append(text)
+    request = _take_apart(usable, [])
+    document.problems.extend(request.problems)
     document.given = tuple(request.values)
     for key, value in request.values.items():
         _set(document.data, key, value, document.problems)
@@ -251,7 +265,7 @@ def _set(document: dict[str, Any], key: str, value: Any, problems: list[Problem]
             return
         node = node[part]
     if isinstance(node.get(parts[-1]), dict) and not isinstance(value, dict) and parts[-1] in document:
-        message = f"it has keys of its own; choose a file with {parts[-1]}=NAME or set one with {key}.KEY=…"
+        message = f"it has keys of its own: set one of them, e.g. {key}.{next(iter(node[parts[-1]]))}=…"
         problems.append(Problem(key, message, COMMAND_LINE))
         return
     node[parts[-1]] = value

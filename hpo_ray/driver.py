@@ -28,6 +28,11 @@ if TYPE_CHECKING:
     from hpo_ray.journal import Event, Journal
     from hpo_ray.keeper import Keeper
 
+NOT_SPLIT = "it ran out of memory, and its objective does not ask for trial.micro_batches to split its batches by"
+# How Ray (2.60) says that it killed a process because its node ran out of memory. Of every process that something has
+# killed it says that this may have been "the OOM killer due to high memory usage".
+RAY_OUT_OF_MEMORY = "killed due to the node running low on memory"
+
 
 def trial_seed(seed: int, number: int) -> int:
     """A trial's own seed: a function of the run's seed and the trial's number, the same for every attempt."""
@@ -71,6 +76,7 @@ class Driver:
         self._again: list[tuple[float, TrialRecord]] = []
         self._attempts: dict[str, TrialRecord] = {}
         self._ends: dict[str, dict[str, Any]] = {}
+        self._paused: set[str] = set()
 
     def __deepcopy__(self, memo: dict) -> Driver:
         return self
@@ -144,13 +150,16 @@ class Driver:
         if trial is None:
             return True  # an attempt that was given up speaks too late
         if "paused" in result:
-            self.notes.append(f"trial {trial.trial_id} waits: {result['paused']}")
+            if ray_id not in self._paused:  # it says so again and again
+                self.notes.append(f"trial {trial.trial_id} waits: {result['paused']}; once there is some it goes on")
+            self._paused.add(ray_id)
         elif "ended" in result:
             self._ends[ray_id] = result["ended"]
             problems = [Problem(key, message) for key, message in result["ended"]["problems"]]
             if problems and not self._any_reports():
                 self.failure = self.failure or InvalidInput(*problems)
         else:
+            self._paused.discard(ray_id)
             end = self._reported(trial, result["report"])
             if end is not None:
                 self._ends[ray_id] = end
@@ -173,7 +182,7 @@ class Driver:
         # Nothing noted: Tune ended it because the whole run ends.
         end = self._ends.pop(ray_id, {"status": "interrupted", "reason": self.stopping or "the run failed"})
         if error:
-            memory = "memory" in error.lower()
+            memory = RAY_OUT_OF_MEMORY in error
             status, cause = ("out_of_memory", "out_of_memory") if memory else ("failed", "lost")
             end = {"status": status, "reason": error, "cause": cause}
         if end["status"] == "completed" and not trial.reports:
@@ -186,7 +195,9 @@ class Driver:
             self._guide.observe(trial, trial.status)
         reason = budgets.broken(self.experiment.retry, self._history.tally)
         if reason and trial.status in ("failed", "out_of_memory"):
-            self.failure = self.failure or RunFailed(f"{reason}; the last: {trial.reason}")
+            log = self._folder(trial, trial.attempt) / "output.log"
+            mended = f"once that is mended, `hpo-ray resume {self._history.run_dir}` goes on"
+            self.failure = self.failure or RunFailed(f"{reason}; the last: {trial.reason} ({log}); {mended}")
 
     def look_around(self) -> None:
         """See whether the sweep has had enough."""
@@ -294,15 +305,17 @@ class Driver:
 
     def _after_failure(self, trial: TrialRecord, end: dict[str, Any]) -> dict[str, Any]:
         """A failure's end: interrupted where another attempt follows, else as it is."""
-        fault = Fault(end.get("cause", ""), end["reason"], trial.fidelity)
+        fault, splits = Fault(end.get("cause", ""), end["reason"], trial.fidelity), bool(end.get("splits"))
         again = retries.decide(
             self.experiment.retry,
             [*trial.faults, fault],
             micro_batches=trial.micro_batches,
             gpus=self._gpus(trial),
-            splits=bool(end.get("splits")),
+            splits=splits,
         )
         if again is None:
+            if fault.cause == retries.MEMORY and self.experiment.retry.out_of_memory == "micro_batch" and not splits:
+                self.notes.append(f"trial {trial.trial_id} is not tried again: {NOT_SPLIT}")
             return end
         follows = f"attempt {trial.attempt + 1} follows" + (f" in {again.wait_s:g} s" if again.wait_s else "")
         if again.micro_batches != trial.micro_batches:

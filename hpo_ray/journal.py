@@ -24,6 +24,7 @@ VERSION = 1
 SYNC_PERIOD_S = 0.5
 # How often a full disk is tried again.
 FULL_PERIOD_S = 2.0
+_FULL = "waiting until there is room (Ctrl-C ends the sweep, which can be resumed)"
 
 Event = dict[str, Any]
 
@@ -67,8 +68,7 @@ class Journal:
             on_full: Called with a message, once each time that the disk is full; None: a full disk is an error.
 
         Raises:
-            InvalidInput: Another process writes to it.
-            RunFailed: The log cannot be opened.
+            InvalidInput: Another process writes to it, or it cannot be written to.
         """
         self.path = run_dir / FILE_NAME
         self.patient = on_full is not None
@@ -86,7 +86,8 @@ class Journal:
             self._file.close()
             raise InvalidInput(Problem("run", f"another process is writing to '{run_dir}': stop it first")) from None
         except OSError as error:
-            raise RunFailed(f"the journal {self.path} cannot be written: {error.strerror}") from error
+            message = f"'{run_dir}' cannot be written to: {error.strerror}"
+            raise InvalidInput(Problem("run", message)) from None
 
     def append(self, event: str, **fields: object) -> Event:
         """Write one event and pass it on. A full disk is waited for (see `patient`): nothing is ever half written.
@@ -132,14 +133,15 @@ class Journal:
                     left = left[self._file.write(left) :]
                 self.offset += len(data)
                 return
-            except OSError as error:
+            except BaseException as error:  # an interruption, too, must leave no half line
                 os.ftruncate(self._file.fileno(), self.offset)
-                if error.errno not in (errno.ENOSPC, errno.EDQUOT) or not self.patient or self._on_full is None:
+                full = isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EDQUOT)
+                if not full or not self.patient or self._on_full is None:
                     raise
-                if not said:
-                    self._on_full(f"the disk that holds '{self.path.parent}' is full: waiting until there is room")
-                    said = True
-                time.sleep(FULL_PERIOD_S)
+            if not said:
+                self._on_full(f"the disk that holds '{self.path.parent}' is full: {_FULL}")
+                said = True
+            time.sleep(FULL_PERIOD_S)
 
     def _sync(self) -> None:
         os.fsync(self._file.fileno())

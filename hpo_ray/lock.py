@@ -72,13 +72,21 @@ class Lock:
     """Held by a driver while it works on a run; a context manager."""
 
     def __init__(self, run_dir: Path) -> None:
-        """Take the lock: the caller has seen that no living driver holds it."""
+        """Take the lock: the caller has seen that no living driver holds it.
+
+        Raises:
+            OSError: The run directory cannot be written to.
+        """
         self._path = run_dir / FILE_NAME
         self._done = threading.Event()
         take_stop_request(run_dir)  # meant for an earlier driver
         partial = self._path.with_suffix(f".{os.getpid()}")
-        partial.write_text(json.dumps(asdict(myself())))
-        partial.replace(self._path)
+        try:
+            partial.write_text(json.dumps(asdict(myself())))
+            partial.replace(self._path)
+        except OSError:
+            partial.unlink(missing_ok=True)
+            raise
         threading.Thread(target=self._beat, name="run-lock", daemon=True).start()
 
     def _beat(self) -> None:

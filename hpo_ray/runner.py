@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import contextlib
 import importlib
 import signal
+import sys
 import threading
 import time
 from collections.abc import Callable, Sequence
@@ -35,6 +37,8 @@ Listener = Callable[[Event, History], None]
 # What may change when a run is resumed: nothing that its results so far depend on.
 AMENDABLE = ("trials", "slots", "stop", "retry", "resources", "ray", "storage")
 POLL_PERIOD_S = 0.5
+# Some calls of Ray's wait for what has died and heed no signal: so long the driver's thread is given to come back.
+STUCK_S = 5.0
 
 
 def start(
@@ -176,13 +180,19 @@ class _Run:
         self._polled_at = -1e9
         self._end_at: float | None = None
         self._interrupting = False
+        self._lost_at: float | None = None
 
     def drive(self, events: list[Event], known: Any) -> History:
         """Run what `events`, the journal so far, leave to be done; the journal always says how it ended."""
         run_dir = self._history.run_dir
         with Journal(run_dir, self._follow, self._note) as self._log:
             before = lock.written(run_dir)
-            with Lock(run_dir):
+            try:
+                held = Lock(run_dir)
+            except OSError as error:
+                message = f"'{run_dir}' cannot be written to: {error.strerror}"
+                raise InvalidInput(Problem("run", message)) from None
+            with held:
                 if before is not None:
                     self._note(f"taking over from {before}, which is gone")
                 self._drive(events, known)
@@ -206,18 +216,25 @@ class _Run:
             driver.take_over()
             self._fit()
         except BaseException as error:
-            log.patient = False  # a disk that is still full would keep us here
             failure = driver.failure if isinstance(driver.failure, RayLost) else error
-            interrupted = isinstance(failure, KeyboardInterrupt)
-            reason = "interrupted" if interrupted else str(failure)
-            driver.abandon(reason if interrupted else "the run failed")
-            cause = {"cause": "ray_lost"} if isinstance(failure, RayLost) else {}
-            log.append("run_ended", status="interrupted" if interrupted else "failed", reason=reason, **cause)
+            self._give_up(failure)
             if failure is error:
                 raise
             raise failure from None
         finally:
             self._snapshots.write(self._history.tally, log.offset)
+
+    def _give_up(self, failure: BaseException) -> None:
+        """Write down that the run ended, and why."""
+        self._log.patient = False  # a disk that is still full would keep us here
+        interrupted = isinstance(failure, KeyboardInterrupt)
+        reason = "interrupted" if interrupted else str(failure)
+        cause = {"cause": "ray_lost"} if isinstance(failure, RayLost) else {}
+        with contextlib.suppress(RunFailed):  # no room: readers see a run whose driver has died
+            self._driver.abandon(reason if interrupted else "the run failed")
+            self._log.append("run_ended", status="interrupted" if interrupted else "failed", reason=reason, **cause)
+        if interrupted:
+            self._note(f"`hpo-ray resume {self._history.run_dir}` goes on")
 
     def _fit(self) -> None:
         """Hold a Ray session and let Tune run the trials. Tune only ever knows what the driver tells it."""
@@ -285,16 +302,29 @@ class _Run:
             self._note(f"ending: {driver.stopping}" + ("; running trials go on to their next report" * driver.running))
         return driver.failure is not None or (self._end_at is not None and now > self._end_at)
 
-    def _lost(self, what: str) -> None:
+    def _lost(self, what: str) -> bool:
         """Ray has died: get the driver's thread out of whatever call of Ray's it waits in.
 
         Called from another thread, and again: an interruption that comes in the wrong place is swallowed by Ray.
+        Returns True where no interruption helps. The run's end is written down then; all that is left is to leave.
         """
-        where = self._history.run_dir
+        where, now = self._history.run_dir, time.monotonic()
         self._interrupting = self._thread is threading.main_thread()
-        self._driver.failure = self._driver.failure or RayLost(f"{what}; go on with `hpo-ray resume {where}`")
-        if self._interrupting:
+        failure = self._driver.failure = self._driver.failure or RayLost(f"{what}; go on with `hpo-ray resume {where}`")
+        self._lost_at = now if self._lost_at is None else self._lost_at
+        if not self._interrupting:
+            return False
+        if now - self._lost_at < STUCK_S:
             signal.pthread_kill(threading.main_thread().ident or 0, signal.SIGINT)
+            return False
+        with contextlib.suppress(Exception):  # whatever cannot be written: this process must end
+            self._give_up(failure)
+            self._snapshots.write(self._history.tally, self._log.offset)
+            (where / lock.FILE_NAME).unlink()
+        with contextlib.suppress(OSError, ValueError):
+            sys.stderr.write(f"failed: {failure}\n")
+            sys.stderr.flush()
+        return True
 
     def _follow(self, event: Event) -> None:
         self._history.apply(event)

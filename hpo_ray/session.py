@@ -17,19 +17,22 @@ import sys
 import tempfile
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from functools import partial
 from pathlib import Path
 
 from hpo_ray.errors import InvalidInput, Problem, RunFailed
 from hpo_ray.lock import process_start
-from hpo_ray.watch import own_processes, own_ray, watching
+from hpo_ray.watch import own_processes, own_ray, processes_with, watching
 
 # What died of Ray in this process, in words; empty while all is well. Ray cannot be left or joined again then.
 LOST: list[str] = []
 
 _PREFIX = "hpo_ray-"
 _MARKER = "hpo_ray-driver"
+_TOKEN = "token"
+# A scratch folder gets its marker at once: one that is older and has none is nobody's.
+UNMARKED_S = 60.0
 
 # Tune writes its own loggers' files, its state and its tables by default. The journal replaces all of them.
 _TUNE_ENVIRONMENT = {
@@ -50,7 +53,7 @@ _TUNE_ENVIRONMENT = {
 
 @contextlib.contextmanager
 def ray_session(
-    *, address: str | None, cpus: int, gpus: int, on_lost: Callable[[str], None] = lambda what: None
+    *, address: str | None, cpus: int, gpus: int, on_lost: Callable[[str], bool] = lambda what: False
 ) -> Iterator[Path]:
     """Hold a Ray session; yields a scratch folder that is deleted afterwards.
 
@@ -60,7 +63,8 @@ def ray_session(
         address: None: start Ray here; ``auto`` or ``host:port``: join a cluster.
         cpus: Processors to offer, when started here.
         gpus: GPUs to offer, when started here.
-        on_lost: Called from another thread when Ray itself has died, with what did, until the session is left.
+        on_lost: Called from another thread when Ray itself has died, with what did, until the session is left, or
+            until it says that this cannot be waited for: then this process ends at once, with exit code 1.
 
     Raises:
         InvalidInput: The cluster cannot be joined.
@@ -77,16 +81,22 @@ def ray_session(
             import ray
 
             if ray.is_initialized():
-                with watching(_head(), partial(_lost_now, on_lost)):
+                with watching(_head(), partial(_lost_now, on_lost, scratch)):
                     yield scratch
                 return
-            with _authentication(scratch / "token" if address is None else None):
+            with _authentication(scratch / _TOKEN if address is None else None), _silent():
+                lost = partial(_lost_now, on_lost, scratch)
                 try:
-                    _start(scratch, address, cpus, gpus)
-                    with _sigterm_interrupts(), watching(_head(), partial(_lost_now, on_lost)):
+                    with contextlib.ExitStack() as watched:
+                        if address is None:  # its own start, too, can wait for ever for what has died
+                            watched.enter_context(watching(None, lost, starting=True))
+                        _start(scratch, address, cpus, gpus)
+                        watched.enter_context(_sigterm_interrupts())
+                        if address is not None:
+                            watched.enter_context(watching(_head(), lost))
                         yield scratch
                 finally:
-                    _give_up() if LOST else ray.shutdown()
+                    _give_up(scratch) if LOST else ray.shutdown()
     finally:
         _reread_authentication()
         shutil.rmtree(scratch, ignore_errors=True)
@@ -120,17 +130,25 @@ def _start(scratch: Path, address: str | None, cpus: int, gpus: int) -> None:
         raise RunFailed(f"Ray did not start on this machine: {error}") from error
 
 
-def _lost_now(on_lost: Callable[[str], None], what: str) -> None:
+def _lost_now(on_lost: Callable[[str], bool], scratch: Path, what: str) -> None:
     LOST[:] = [what]
-    on_lost(what)
+    if on_lost(what):
+        _give_up(scratch)
+        shutil.rmtree(scratch, ignore_errors=True)
+        os._exit(1)
 
 
-def _give_up() -> None:
+def _give_up(scratch: Path) -> None:
     """Leave a Ray whose control process is gone: its own way of shutting down waits for that process, for ever."""
     import ray
 
     atexit.unregister(ray.shutdown)
-    pids = [pid for pid, _ in own_processes()]
+    _kill([pid for pid, _ in own_processes()])
+    # Where the raylet died its workers live on for a while, and one that starts just now makes its folders again.
+    _kill([*processes_with(scratch / _TOKEN)])
+
+
+def _kill(pids: Sequence[int]) -> None:
     for pid in pids:
         with contextlib.suppress(OSError):
             os.kill(pid, signal.SIGKILL)
@@ -184,14 +202,22 @@ def _tmp() -> str:
 def _sweep() -> None:
     """Delete the scratch folders of drivers that were killed before they could do so themselves.
 
-    Only folders that hold our marker, written on this host by a process that is gone, by its number and start time.
+    Only folders that hold our marker, written on this host by a process that is gone, by its number and start time; and
+    those that have had no marker for a while.
     """
     for folder in Path(_tmp()).glob(f"{_PREFIX}*"):
         with contextlib.suppress(OSError, ValueError):
-            host, pid, start = (folder / _MARKER).read_text().split()
-            ours = folder.stat().st_uid == os.getuid() and host == socket.gethostname()
-            if ours and process_start(int(pid)) != start:
+            found = folder.stat()
+            if found.st_uid == os.getuid() and _abandoned(folder, time.time() - found.st_mtime):
                 shutil.rmtree(folder, ignore_errors=True)
+
+
+def _abandoned(folder: Path, age_s: float) -> bool:
+    try:
+        host, pid, start = (folder / _MARKER).read_text().split()
+    except (FileNotFoundError, ValueError):  # its driver was killed in between, or an orphan of Ray's made it again
+        return age_s > UNMARKED_S
+    return host == socket.gethostname() and process_start(int(pid)) != start
 
 
 @contextlib.contextmanager
@@ -225,12 +251,26 @@ def _sigterm_interrupts() -> Iterator[None]:
 @contextlib.contextmanager
 def _quiet() -> Iterator[None]:
     """Ray's loggers at ERROR while the run lasts: what matters of theirs is in the journal."""
-    names = ("ray", "ray.tune", "ray.train", "ray.data")
-    levels = {name: logging.getLogger(name).level for name in names}
-    for name in names:
-        logging.getLogger(name).setLevel(logging.ERROR)
+    wanted = {"ray": logging.ERROR, "ray.train": logging.ERROR, "ray.data": logging.ERROR}
+    wanted["ray.tune"] = logging.CRITICAL  # its one error names attempts that failed, as if nothing had followed
+    levels = {name: logging.getLogger(name).level for name in wanted}
+    for name, level in wanted.items():
+        logging.getLogger(name).setLevel(level)
     try:
         yield
     finally:
         for name, level in levels.items():
             logging.getLogger(name).setLevel(level)
+
+
+@contextlib.contextmanager
+def _silent() -> Iterator[None]:
+    """Keep Ray (2.60) from telling on stdout, which is ours, of nodes and processes that died."""
+    from ray._private import worker
+
+    before = getattr(worker, "print_to_stdstream", None)
+    worker.print_to_stdstream = lambda *arguments, **options: None
+    try:
+        yield
+    finally:
+        worker.print_to_stdstream = before

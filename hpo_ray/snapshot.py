@@ -17,7 +17,7 @@ from hpo_ray.journal import encode
 from hpo_ray.tally import Tally
 
 FILE_NAME = "snapshot.json"
-VERSION = 1
+VERSION = 2
 PERIOD_S = 2.0
 
 
@@ -63,7 +63,7 @@ def _read(run_dir: Path) -> tuple[Tally, int] | None:
         if document["v"] != VERSION or document["offset"] > (run_dir / journal.FILE_NAME).stat().st_size:
             return None
         return Tally(**_decoded(document["tally"])), int(document["offset"])
-    except (OSError, ValueError, KeyError, TypeError):
+    except (OSError, ValueError, KeyError, TypeError, AttributeError):
         return None
 
 

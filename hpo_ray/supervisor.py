@@ -51,7 +51,8 @@ def supervise(
         finished = ended
         how = f"was killed by {signal.Signals(-code).name}" if code < 0 else f"ended with exit code {code}"
         if deaths > restarts:
-            say(f"the driver {how}, {deaths} times without progress: giving up; `hpo-ray resume {run_dir}` goes on")
+            times = f"{deaths} death{'s' if deaths > 1 else ''} without progress"
+            say(f"the driver {how}: giving up after {times}; `hpo-ray resume {run_dir}` goes on")
             return 1
         wait_s = min(FIRST_WAIT_S * 2 ** (deaths - 1), LONGEST_WAIT_S)
         say(f"the driver {how}: resuming in {wait_s:g} s")

@@ -24,9 +24,10 @@ class Tally:
         head: The experiment's name, metric, mode, trials, fidelity and seed.
         counts: How many trials ended for good, by status.
         open: Trials that have not, by id: ``status, attempt, config, fidelity, value`` (last report), ``best``; and
-            of the attempt ``gpus``, ``since`` (its start, NaN: none runs) and ``reached`` (what it goes on from).
+            of the attempt ``gpus``, ``since`` (its start, NaN: none runs) and ``reached`` (what it goes on from);
+            ``improved``, if it was the best of all at some time.
         best: ``trial_id, value, fidelity, config`` of the best finite report; None before the first.
-        since_best: How many trials have ended since the last new best.
+        since_best: How many trials in a row have ended without a new best.
         total_fidelity: All training done, what was done twice included, in units of the fidelity.
         gpu_s: Seconds that attempts that have ended held GPUs, a fraction of one counting as that.
         rungs: Rung -> how many went on there, and how many were compared.
@@ -88,6 +89,7 @@ class Tally:
                 "fidelity": math.nan,
                 "value": math.nan,
                 "best": math.nan,
+                "improved": False,
                 "gpus": 0.0,
                 "since": math.nan,
                 "reached": 0.0,
@@ -95,6 +97,11 @@ class Tally:
         elif (trial := self.open.get(event.get("trial_id", ""))) is not None:
             self._apply_to_trial(trial, event)
         self.last_seen = event["time"]
+
+    def interrupt(self) -> None:
+        """Say of what has not ended that it is interrupted: for readers, of a run that no driver works on."""
+        for trial in self.open.values():
+            trial["status"] = "interrupted"
 
     def state(self) -> dict[str, Any]:
         """Everything as plain data."""
@@ -125,12 +132,14 @@ class Tally:
                 trial["status"] = event["status"]
                 if event["status"] in self.counts:
                     self.counts[event["status"]] += 1
-                    self.since_best += 1
+                    self.since_best += not trial["improved"]
                     del self.open[event["trial_id"]]
 
     def _reported(self, trial: dict[str, Any], event: Event) -> None:
         fidelity, value = event["fidelity"], event["metrics"].get(self.head["metric"], math.nan)
-        self.total_fidelity += fidelity - event.get("since", trial["reached"])
+        reached = event.get("since", trial["reached"])
+        # An objective that looked at its checkpoint may have started afresh all the same.
+        self.total_fidelity += fidelity - (reached if reached < fidelity else 0.0)
         trial.update(fidelity=fidelity, value=value, reached=fidelity)
         sign = -1.0 if self.head["mode"] == "max" else 1.0
         if math.isfinite(value) and not sign * trial["best"] <= sign * value:
@@ -139,7 +148,7 @@ class Tally:
         key = (sign * value, -fidelity, event["trial_id"])
         if math.isfinite(value) and (best is None or key < (sign * best["value"], -best["fidelity"], best["trial_id"])):
             if best is None or sign * value < sign * best["value"]:
-                self.since_best = 0
+                self.since_best, trial["improved"] = 0, True
             self.best = {
                 "trial_id": event["trial_id"],
                 "value": value,

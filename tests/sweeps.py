@@ -83,8 +83,8 @@ class Command:
 
     def __init__(self, *arguments: str) -> None:
         self._folder = tempfile.TemporaryDirectory()
-        out, err = (Path(self._folder.name, name).open("wb") for name in ("out", "err"))
-        with out, err:
+        folder = Path(self._folder.name)
+        with (folder / "out").open("wb") as out, (folder / "err").open("wb") as err:
             self.process = subprocess.Popen([*HPO_RAY, *arguments], stdout=out, stderr=err, start_new_session=True)
 
     @property

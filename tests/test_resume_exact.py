@@ -162,15 +162,11 @@ def test_a_sweep_that_was_killed_twice_ends_as_one_that_was_not(tmp_path: Path, 
     made = experiment(*overrides)
     start(made, out=tmp_path / "whole")
     whole = journal.read(tmp_path / "whole").events
-    t=time.time()
     run_dir = tmp_path / "r"
     here = f"ray.address={ray.get_runtime_context().gcs_address}"
     killed(run_dir, "run", *OVERRIDES, *overrides, here, "--out", "r", suggestions=4)
-    print(time.time()-t)
     killed(run_dir, "resume", "r", suggestions=MODELLED + 2)
-    print(time.time()-t)
     resume(run_dir)
-    print(time.time()-t)
     found = journal.read(run_dir)
     assert sum(event["event"] == "run_started" for event in found.events) == 3
     assert found.damaged == 0
