@@ -84,7 +84,7 @@ def test_a_live_run_says_how_it_stands_is_not_run_twice_and_ends_when_asked(fold
         who = rf"process {driver.process.pid} on {socket.gethostname()}, since \d{{4}}-\d\d-\d\d \d\d:\d\d:\d\d"
         code, out, _ = told("status", "r")
         assert code == 0
-        assert re.match(rf"running  {who}\nfunction  \d+/1000 trials · .* s · about .* left · \d running\n", out)
+        assert re.match(rf"running  {who}\nfunction  \d+/1000 trials · .*\d running", out)
         assert "next" not in out
         status = json.loads(told("status", "r", "--json")[1])
         assert status["state"] == "running"
@@ -104,7 +104,7 @@ def test_a_live_run_says_how_it_stands_is_not_run_twice_and_ends_when_asked(fold
         assert out.endswith("next   hpo-ray resume r\n")
         assert driver.end() == 0
         assert "\nended       stopped: asked to stop\nresume      hpo-ray resume r\n" in driver.out
-        assert driver.err.endswith("note: ending: asked to stop; running trials go on to their next report\n")
+        assert "\nnote: ending: asked to stop; running trials go on to their next report\n" in driver.err
     assert {end["status"] for end in events_of(folder / "r", "trial_ended")} == {"completed", "interrupted"}
     assert not (folder / "r/stop.request").exists()
     assert told("stop", "r")[::2] == (2, "1 mistake\n  run: 'r' is not running: there is nothing to stop\n")
@@ -122,12 +122,14 @@ def test_what_is_no_run_has_no_status(folder: Path, told: Told) -> None:
 
 def test_a_killed_run_is_taken_over_and_goes_on_from_its_last_good_checkpoints(folder: Path, told: Told) -> None:
     run_dir = folder / "r"
+
+    def half_way() -> bool:
+        """A trial has ended, another one has checkpoints to go on from."""
+        ended = written(run_dir, "trial_ended") > 0
+        return ended and any(2 < trial["fidelity"] < 6 for trial in snapshot.load(run_dir).open.values())
+
     with Command("run", *MINE, "trials=8", "--out", "r") as driver:
-        wait_for(
-            lambda: any(
-                2 < t["fidelity"] < 6 for t in snapshot.load(run_dir).open.values() if written(run_dir, "trial_ended")
-            )
-        )
+        wait_for(half_way)
         assert (hpo_ray.load_results("r")["status"] == "running").any()
         assert driver.end(signal.SIGKILL) == -signal.SIGKILL
     before, finished = hpo_ray.load_results("r"), snapshot.load(run_dir).finished
@@ -208,8 +210,10 @@ def test_a_supervised_run_goes_on_by_itself_when_its_driver_is_killed(folder: Pa
         assert victim != supervisor.process.pid
         os.kill(victim, signal.SIGKILL)
         assert supervisor.end() == 0, supervisor.err
-        assert supervisor.err.splitlines()[1] == "note: the driver was killed by SIGKILL: resuming in 1 s"
-        assert supervisor.err.splitlines()[2].startswith(f"note: taking over from process {victim} on ")
+        notes = [line for line in supervisor.err.splitlines() if line.startswith("note: ")]
+        assert notes[0] == "note: the driver was killed by SIGKILL: resuming in 1 s"
+        assert notes[1].startswith(f"note: taking over from process {victim} on ")
+        assert len(notes) == 2
         assert "trials      8: 8 completed" in supervisor.out
         assert supervisor.out.count("best  ") == 1
 
