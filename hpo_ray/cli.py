@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import signal
 import sys
+from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -12,7 +14,7 @@ import typer
 
 from hpo_ray.console import Screen, guarded, note, print_json, show
 from hpo_ray.console import out as console
-from hpo_ray.errors import InvalidInput, Problem
+from hpo_ray.errors import InvalidInput, Problem, RunFailed
 
 if TYPE_CHECKING:
     from hpo_ray.experiment import Experiment
@@ -69,7 +71,7 @@ def run_command(
         return _supervised(run_dir, ["run", *(overrides or []), *options], quiet, as_json, restarts)
     from hpo_ray import runner
 
-    with Screen(quiet or as_json) as listener:
+    with _answered(as_json), Screen(quiet or as_json) as listener:
         history = runner.start(experiment, out=out, listener=listener)
     show(history, as_json)
     return 0
@@ -91,7 +93,7 @@ def resume_command(
         return _supervised(run_dir, ["resume", str(run_dir), *(changes or []), *options], quiet, as_json, restarts)
     from hpo_ray import runner
 
-    with Screen(quiet or as_json) as listener:
+    with _answered(as_json), Screen(quiet or as_json) as listener:
         history = runner.resume(run_dir, add_trials=add_trials, overrides=changes or [], listener=listener)
     show(history, as_json)
     return 0
@@ -173,6 +175,20 @@ def main() -> None:
         sys.stderr.flush()
         os._exit(code)  # a normal end waits for what has died
     sys.exit(code)
+
+
+@contextlib.contextmanager
+def _answered(as_json: bool) -> Iterator[None]:
+    """A run that failed has an answer too: what it found until then, and which trials failed."""
+    try:
+        yield
+    except RunFailed as error:
+        if error.run_dir is not None:
+            from hpo_ray import history
+
+            with contextlib.suppress(typer.Exit, InvalidInput):
+                show(history.load(error.run_dir), as_json)
+        raise
 
 
 def _supervised(run_dir: Path, command: list[str], quiet: bool, as_json: bool, restarts: int) -> int:

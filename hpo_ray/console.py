@@ -36,6 +36,7 @@ def guarded(call: Callable[[], object]) -> int:
         _print_problems(error)
         return error.exit_code
     except HpoRayError as error:
+        sys.stdout.flush()
         err().print(f"failed: {error}", highlight=False, markup=False, soft_wrap=True)
         return error.exit_code
     except (KeyboardInterrupt, typer.Abort):
@@ -61,7 +62,7 @@ class Screen:
 
     def __enter__(self) -> Callable[[Event, History], None]:
         if self._silent:
-            return lambda event, run: None
+            return lambda event, run: note(event["text"]) if event["event"] == "note" else None
         if not self._console.is_terminal:
             return self._print_line
         from rich.live import Live

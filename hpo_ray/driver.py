@@ -34,6 +34,10 @@ NOT_SPLIT = "it ran out of memory, and its objective does not ask for trial.micr
 RAY_OUT_OF_MEMORY = "killed due to the node running low on memory"
 
 
+# A trial whose suggestion stood in a damaged line of the journal.
+LOST_CONFIG = {"status": "failed", "reason": "its configuration is lost: the journal is damaged", "cause": "input"}
+
+
 def trial_seed(seed: int, number: int) -> int:
     """A trial's own seed: a function of the run's seed and the trial's number, the same for every attempt."""
     return int(np.random.SeedSequence([seed, number]).generate_state(1, np.uint32)[0])
@@ -72,6 +76,7 @@ class Driver:
         self._keeper = keeper
         self._guide = Guide(experiment)
         self._exhausted = False
+        self._next_trial = 0
         # Trials to be started again, and when (on the monotonic clock).
         self._again: list[tuple[float, TrialRecord]] = []
         self._attempts: dict[str, TrialRecord] = {}
@@ -100,15 +105,17 @@ class Driver:
 
     def take_over(self) -> None:
         """Go on where `replay` got to: end the trials whose end was decided but not written, queue the unfinished."""
+        self._next_trial = 1 + max(map(int, self._history.trials), default=-1)
         for trial_id, decision in self._guide.undecided.items():
             self._append("rung_decided", self._history.trials[trial_id], **self._guide.described(decision))
         for trial in list(self._history.trials.values()):
             if trial.status not in UNFINISHED:
                 continue
-            end = self._decided_end(trial)
+            end = self._decided_end(trial) if trial.config_id else dict(LOST_CONFIG)
             if end is not None:
                 self._append("trial_ended", trial, **end)
-                self._guide.observe(trial, trial.status)
+                if trial.config_id:
+                    self._guide.observe(trial, trial.status)
             else:
                 self._again.append((0.0, trial))
 
@@ -131,12 +138,12 @@ class Driver:
         if ready is not None:
             self._again.remove(ready)
             trial = ready[1]
-            trial.attempt = self._next_number(trial)
         else:
             suggested = self._suggest()
             if suggested is None:
                 return None
             trial = suggested
+        trial.attempt = self._next_number(trial)
         self._attempts[ray_id] = trial
         resources = self.experiment.resources
         return {"spec": self._spec(trial), "bundle": {"CPU": resources.cpus_per_trial, "GPU": self._gpus(trial)}}
@@ -218,7 +225,7 @@ class Driver:
     # Inside
 
     def _suggest(self) -> TrialRecord | None:
-        number = len(self._history.trials)
+        number = self._next_trial
         enough = self.experiment.trials is not None and number >= self.experiment.trials
         trial_id = f"{number:04d}"
         suggested = None if enough or self._exhausted else self._guide.suggest(trial_id)
@@ -228,6 +235,7 @@ class Driver:
         config, state = suggested
         identity = {"trial_id": trial_id, "config_id": config_id(config), "config": config}
         self._journal.append("trial_suggested", **identity, state=state)
+        self._next_trial += 1
         return self._history.trials[trial_id]
 
     def _next_number(self, trial: TrialRecord) -> int:
@@ -324,7 +332,9 @@ class Driver:
             follows += f", on {again.gpus:g} GPUs"
         self.notes.append(f"trial {trial.trial_id}: {end['reason']}; {follows}")
         self._again.append((time.monotonic() + again.wait_s, trial))
-        changed = {"micro_batches": again.micro_batches, "gpus": again.gpus}
+        changed: dict[str, Any] = {"micro_batches": again.micro_batches}
+        if again.gpus != self._gpus(trial):
+            changed["gpus"] = again.gpus
         return {
             **end,
             "status": "interrupted",

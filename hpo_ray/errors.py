@@ -13,6 +13,7 @@ from __future__ import annotations
 import difflib
 from collections.abc import Iterable
 from dataclasses import dataclass, replace
+from pathlib import Path
 
 
 @dataclass(frozen=True)
@@ -54,7 +55,9 @@ class InvalidInput(HpoRayError):
 
 
 class RunFailed(HpoRayError):
-    """The run started but could not go on. What was journalled before stays readable."""
+    """The run started but could not go on. What was journalled before stays readable, in `run_dir` if there is one."""
+
+    run_dir: Path | None = None
 
 
 class RayLost(RunFailed):

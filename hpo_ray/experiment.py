@@ -162,7 +162,7 @@ class RetryConfig(Section):
     out_of_memory: Literal["micro_batch", "gpu_share", "fail"] = "micro_batch"
     """How a trial that ran out of memory is restarted: with its batches in twice as many pieces whose gradients add
     up, with twice the share of a GPU, or not at all."""
-    max_failures: Count | None = None
+    max_failures: Annotated[int, BeforeValidator(_whole), Field(ge=0)] | None = None
     """More failed trials than this end the sweep."""
     max_failure_share: Annotated[float, Field(gt=0, le=1)] | None = 0.9
     """A larger share of failures than this among the trials that ended, ten or more, ends the sweep."""

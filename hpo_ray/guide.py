@@ -48,19 +48,22 @@ class Guide:
         """
         kind = event["event"]
         if kind == "trial_suggested":
+            self._searcher.skip_to(int(trial.trial_id))
             self._searcher.replay(trial.trial_id, trial.config, trial.state)
         elif kind == "trial_reported" and event["attempt"] == trial.attempt:
             decision = self._record(trial.trial_id, event["fidelity"], event["metrics"])
             if decision is not None:
                 self.undecided[trial.trial_id] = decision
-            self.observe(trial, "running")
+            if trial.config_id:  # else its suggestion stood in a damaged line
+                self.observe(trial, "running")
         elif kind == "rung_decided":
             self.undecided.pop(trial.trial_id, None)
-        elif kind == "trial_ended" and trial.status != "interrupted":
+        elif kind == "trial_ended" and trial.status != "interrupted" and trial.config_id:
             self.observe(trial, trial.status)
 
     def suggest(self, trial_id: str) -> tuple[dict[str, Any], dict[str, Any]] | None:
         """The next configuration without the space's constants, and what it depended on; None: there are no more."""
+        self._searcher.skip_to(int(trial_id))
         config = self._searcher.suggest(trial_id)
         if config is None or config == Searcher.FINISHED:
             return None

@@ -123,6 +123,7 @@ class History:
             self.ended = None
         elif kind == "run_ended":
             self.ended = event
+            self.interrupt()
         elif kind == "rung_decided":
             self.rungs.setdefault(event["rung"], {})[event["trial_id"]] = event["kept"]
             trial = self._trial(event)
@@ -131,6 +132,12 @@ class History:
         else:
             self._apply_to_trial(self._trial(event), event)
         self.tally.apply(event)
+
+    def interrupt(self) -> None:
+        """Say of what has not ended that it is interrupted: no driver works on it."""
+        for trial in self.trials.values():
+            if trial.status in UNFINISHED:
+                trial.status = "interrupted"
 
     def _trial(self, event: Event) -> TrialRecord:
         return self.trials.setdefault(event["trial_id"], TrialRecord(event["trial_id"]))
@@ -189,7 +196,5 @@ def load(run_dir: Path) -> History:
     log = journal.read(run_dir)
     history = fold(run_dir.absolute(), log.events, log.damaged)
     if history.ended is not None or lock.holder(run_dir) is None:
-        for trial in history.trials.values():
-            if trial.status in UNFINISHED:
-                trial.status = "interrupted"
+        history.interrupt()
     return history

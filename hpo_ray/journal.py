@@ -80,7 +80,7 @@ class Journal:
             # Unbuffered: what a full disk has not taken must not wait in memory to be written twice.
             self._file = self.path.open("ab", buffering=0)
             fcntl.flock(self._file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            _cut_torn_tail(self.path)
+            _mend_tail(self.path)
             self.offset = self.path.stat().st_size
         except BlockingIOError:
             self._file.close()
@@ -259,11 +259,17 @@ def _parse(line: bytes) -> Event | None:
     return event if isinstance(event, dict) and isinstance(event.get("event"), str) else None
 
 
-def _cut_torn_tail(path: Path) -> None:
-    """Drop a last line that has no end: a later append would otherwise spoil a good event too."""
+def _mend_tail(path: Path) -> None:
+    """End a last line that lacks nothing but its end, as readers have counted it; drop one that was torn.
+
+    A later append would otherwise spoil a good event too.
+    """
     data = path.read_bytes()
     whole = data.rfind(b"\n") + 1
-    if whole < len(data):
+    if _parse(data[whole:]) is not None:
+        with path.open("ab", buffering=0) as file:
+            file.write(b"\n")
+    elif whole < len(data):
         os.truncate(path, whole)
 
 

@@ -15,6 +15,8 @@ from hpo_ray.journal import Event
 
 # An unfinished trial goes on from its newest checkpoint, or, should that be damaged, from the one before.
 SPARE = 2
+# What `trainables.checkpoints` puts into each.
+MANIFEST = ".complete.json"
 
 
 class Keeper:
@@ -68,14 +70,21 @@ class Keeper:
             bisect.insort(self._best, (loss, trial.trial_id))
 
     def _loss(self, trial: TrialRecord) -> float:
-        best = trial.best_report(self._history.metric, self._history.mode)
-        if best is None:
-            return math.inf
-        return best.metrics[self._history.metric] * (-1 if self._history.mode == "max" else 1)
+        return self._saved(trial)[0]
 
     def _best_path(self, trial: TrialRecord) -> str | None:
-        best = trial.best_report(self._history.metric, self._history.mode)
-        return trial.checkpoints.get((best.attempt, best.fidelity)) if best is not None else None
+        return self._saved(trial)[1]
+
+    def _saved(self, trial: TrialRecord) -> tuple[float, str | None]:
+        """The loss and the checkpoint of a trial's best report that has one; not each report need have."""
+        sign = -1.0 if self._history.mode == "max" else 1.0
+        found = [
+            (sign * row.metrics.get(self._history.metric, math.nan), -row.fidelity, path)
+            for row in trial.reports
+            if (path := trial.checkpoints.get((row.attempt, row.fidelity))) is not None
+        ]
+        loss, _, path = min((entry for entry in found if math.isfinite(entry[0])), default=(math.inf, 0.0, None))
+        return loss, path
 
     def _needed(self, trial: TrialRecord) -> set[str]:
         """Of an unfinished trial: its newest ones, and its best."""
@@ -96,6 +105,8 @@ class Keeper:
     def _delete_others(self, folder: Path, needed: set[str]) -> None:
         run_dir = self._history.run_dir
         self._prune(self._history.trials[folder.name], needed)
-        for found in [*folder.glob("attempt-*/checkpoint-*"), *folder.glob("attempt-*/.partial-*")]:
+        # An objective's own folders may be called so too: ours hold a list of what is in them.
+        saved = [manifest.parent for manifest in folder.glob(f"attempt-*/checkpoint-*/{MANIFEST}")]
+        for found in [*saved, *folder.glob("attempt-*/.partial-*")]:
             if found.relative_to(run_dir).as_posix() not in needed:
                 shutil.rmtree(found, ignore_errors=True)

@@ -22,7 +22,7 @@ from hpo_ray.journal import Event, Journal
 from hpo_ray.keeper import Keeper
 from hpo_ray.lock import Lock
 from hpo_ray.preflight import check
-from hpo_ray.session import ray_session
+from hpo_ray.session import INTERRUPTION, ray_session
 from hpo_ray.snapshot import Snapshots
 from hpo_ray.trainables import TRAINABLES
 from hpo_ray.trainables.function import load_target, pack
@@ -160,7 +160,9 @@ def _amended(data: dict[str, Any], add_trials: int, overrides: Sequence[str], *,
     try:
         return check(document, has_objective=has_objective)
     except InvalidInput as error:
-        if any(problem.key == "trainable.target" for problem in error.problems):
+        target = str((data.get("trainable") or {}).get("target"))
+        from_python = not target.rpartition(":")[0].endswith(".py")
+        if from_python and any(problem.key == "trainable.target" for problem in error.problems):
             way = "a run that was started with a function from Python goes on with hpo_ray.resume(path, train)"
             raise InvalidInput(*error.problems, Problem("run", way)) from None
         raise
@@ -193,10 +195,21 @@ class _Run:
                 message = f"'{run_dir}' cannot be written to: {error.strerror}"
                 raise InvalidInput(Problem("run", message)) from None
             with held:
+                self._unchanged(events)
                 if before is not None:
                     self._note(f"taking over from {before}, which is gone")
                 self._drive(events, known)
         return self._history
+
+    def _unchanged(self, events: list[Event]) -> None:
+        """See that nobody wrote to the journal between our reading it and our having it to ourselves."""
+        if not events:
+            return
+        log = journal.read(self._history.run_dir)
+        if len(log.events) != len(events):
+            raise InvalidInput(Problem("run", "another process has worked on it just now: look at it, and try again"))
+        if log.damaged:
+            self._note(f"{log.damaged} damaged lines in the journal were passed over")
 
     def _drive(self, events: list[Event], known: Any) -> None:
         from hpo_ray.driver import Driver  # imports Ray
@@ -218,6 +231,8 @@ class _Run:
         except BaseException as error:
             failure = driver.failure if isinstance(driver.failure, RayLost) else error
             self._give_up(failure)
+            if isinstance(failure, RunFailed):
+                failure.run_dir = self._history.run_dir
             if failure is error:
                 raise
             raise failure from None
@@ -249,6 +264,7 @@ class _Run:
                 raise driver.failure
             from hpo_ray.winner import try_winner
 
+            driver.abandon(driver.stopping)
             status = "stopped" if driver.stopping else "completed"
             tested = try_winner(experiment, self._history)
             self._log.append("run_ended", status=status, reason=driver.stopping, **tested)
@@ -315,7 +331,7 @@ class _Run:
         if not self._interrupting:
             return False
         if now - self._lost_at < STUCK_S:
-            signal.pthread_kill(threading.main_thread().ident or 0, signal.SIGINT)
+            signal.pthread_kill(threading.main_thread().ident or 0, INTERRUPTION)
             return False
         with contextlib.suppress(Exception):  # whatever cannot be written: this process must end
             self._give_up(failure)

@@ -25,6 +25,10 @@ from hpo_ray.errors import InvalidInput, Problem, RunFailed
 from hpo_ray.lock import process_start
 from hpo_ray.watch import own_processes, own_ray, processes_with, watching
 
+# How a driver whose Ray has died is called back: not by Ctrl-C's signal, which a shell's `&` ignores. A batch system's
+# SIGTERM is an interruption as well; Ray's own handler prints a stack and exits with 15.
+INTERRUPTION = signal.SIGUSR2
+
 # What died of Ray in this process, in words; empty while all is well. Ray cannot be left or joined again then.
 LOST: list[str] = []
 
@@ -77,7 +81,7 @@ def ray_session(
     scratch.chmod(0o700)
     (scratch / _MARKER).write_text(f"{socket.gethostname()} {os.getpid()} {process_start(os.getpid())}")
     try:
-        with _environment(_TUNE_ENVIRONMENT), _quiet():
+        with _environment(_TUNE_ENVIRONMENT), _quiet(), _interrupted_by(INTERRUPTION):
             import ray
 
             if ray.is_initialized():
@@ -91,7 +95,7 @@ def ray_session(
                         if address is None:  # its own start, too, can wait for ever for what has died
                             watched.enter_context(watching(None, lost, starting=True))
                         _start(scratch, address, cpus, gpus)
-                        watched.enter_context(_sigterm_interrupts())
+                        watched.enter_context(_interrupted_by(signal.SIGTERM))
                         if address is not None:
                             watched.enter_context(watching(_head(), lost))
                         yield scratch
@@ -236,16 +240,16 @@ def _environment(values: dict[str, str], drop: tuple[str, ...] = ()) -> Iterator
 
 
 @contextlib.contextmanager
-def _sigterm_interrupts() -> Iterator[None]:
-    """A batch system's SIGTERM is an interruption like Ctrl-C; Ray's own handler prints a stack and exits with 15."""
+def _interrupted_by(number: signal.Signals) -> Iterator[None]:
+    """A signal is an interruption like Ctrl-C while this lasts."""
     if threading.current_thread() is not threading.main_thread():
         yield
         return
-    before = signal.signal(signal.SIGTERM, signal.default_int_handler)
+    before = signal.signal(number, signal.default_int_handler)
     try:
         yield
     finally:
-        signal.signal(signal.SIGTERM, before)
+        signal.signal(number, before)
 
 
 @contextlib.contextmanager

@@ -14,6 +14,7 @@ from pathlib import Path
 
 from hpo_ray import history, snapshot
 from hpo_ray.errors import InvalidInput
+from hpo_ray.lock import Lock, take_stop_request
 
 FIRST_WAIT_S = 1.0
 LONGEST_WAIT_S = 60.0
@@ -56,23 +57,38 @@ def supervise(
             return 1
         wait_s = min(FIRST_WAIT_S * 2 ** (deaths - 1), LONGEST_WAIT_S)
         say(f"the driver {how}: resuming in {wait_s:g} s")
-        time.sleep(wait_s)
+        if not _pause(run_dir, wait_s):
+            say(f"ended before the run was resumed; `hpo-ray resume {run_dir}` goes on")
+            return 130
         command = ["resume", str(run_dir)]
+
+
+def _pause(run_dir: Path, wait_s: float) -> bool:
+    """Wait, with the run in our hands; False if we were asked to end meanwhile, by `hpo-ray stop` or Ctrl-C."""
+    deadline = time.monotonic() + wait_s
+    try:
+        with Lock(run_dir):
+            while (left := deadline - time.monotonic()) > 0:
+                if take_stop_request(run_dir):
+                    return False
+                time.sleep(min(left, 0.2))
+    except KeyboardInterrupt:
+        return False
+    return True
 
 
 def _child(arguments: Sequence[str]) -> tuple[int, bool]:
     """Run a command to its end; its exit code, and whether we were told to end meanwhile.
 
-    Ctrl-C in a terminal reaches the child as well, which knows what to do; a SIGTERM to this process is passed on.
+    The child has a session of its own: what we are told, by a terminal's Ctrl-C too, is passed on once.
     """
     asked = False
-    child = subprocess.Popen([sys.executable, "-m", "hpo_ray.cli", *arguments])
+    child = subprocess.Popen([sys.executable, "-m", "hpo_ray.cli", *arguments], start_new_session=True)
 
     def pass_on(number: int, frame: object) -> None:
         nonlocal asked
         asked = True
-        if number == signal.SIGTERM:
-            child.send_signal(signal.SIGTERM)
+        child.send_signal(signal.SIGTERM)
 
     before = {number: signal.signal(number, pass_on) for number in (signal.SIGINT, signal.SIGTERM)}
     try:

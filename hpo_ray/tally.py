@@ -81,6 +81,7 @@ class Tally:
             self._run_started(event)
         elif kind == "run_ended":
             self.ended = {"status": event["status"], "reason": event.get("reason", "")}
+            self.interrupt()
         elif kind == "trial_suggested":
             self.open[event["trial_id"]] = {
                 "status": "pending",
@@ -136,12 +137,12 @@ class Tally:
                     del self.open[event["trial_id"]]
 
     def _reported(self, trial: dict[str, Any], event: Event) -> None:
-        fidelity, value = event["fidelity"], event["metrics"].get(self.head["metric"], math.nan)
+        fidelity, value = event["fidelity"], event["metrics"].get(self.head.get("metric"), math.nan)
         reached = event.get("since", trial["reached"])
         # An objective that looked at its checkpoint may have started afresh all the same.
         self.total_fidelity += fidelity - (reached if reached < fidelity else 0.0)
         trial.update(fidelity=fidelity, value=value, reached=fidelity)
-        sign = -1.0 if self.head["mode"] == "max" else 1.0
+        sign = -1.0 if self.head.get("mode") == "max" else 1.0
         if math.isfinite(value) and not sign * trial["best"] <= sign * value:
             trial["best"] = value
         best = self.best

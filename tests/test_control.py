@@ -139,9 +139,9 @@ def test_a_killed_run_is_taken_over_and_goes_on_from_its_last_good_checkpoints(f
     assert re.match(rf"dead  its driver died\nfunction  {finished}/8 trials · .* s · 0 running · \d interrupted\n", out)
     assert out.endswith("next   hpo-ray resume r\n")
     # What was saved last is damaged: so the attempt goes on from what was saved before.
-    saved = [event for event in events_of(run_dir, "trial_checkpointed") if event["fidelity"] > 2]
-    last = saved[-1]
-    assert last["trial_id"] in set(before.loc[before["status"] == "interrupted", "trial_id"])
+    unfinished = set(before.loc[before["status"] == "interrupted", "trial_id"])
+    saved = [event for event in events_of(run_dir, "trial_checkpointed") if event["fidelity"] > 1]
+    last = [event for event in saved if event["trial_id"] in unfinished][-1]
     os.truncate(run_dir / last["path"] / "epoch", 0)
     done = call("resume", "r")
     assert done.returncode == 0, done.stderr
@@ -210,10 +210,8 @@ def test_a_supervised_run_goes_on_by_itself_when_its_driver_is_killed(folder: Pa
         assert victim != supervisor.process.pid
         os.kill(victim, signal.SIGKILL)
         assert supervisor.end() == 0, supervisor.err
-        notes = [line for line in supervisor.err.splitlines() if line.startswith("note: ")]
-        assert notes[0] == "note: the driver was killed by SIGKILL: resuming in 1 s"
-        assert notes[1].startswith(f"note: taking over from process {victim} on ")
-        assert len(notes) == 2
+        assert "note: the driver was killed by SIGKILL: resuming in 1 s\n" in supervisor.err
+        assert supervisor.err.count("run directory ") == 2
         assert "trials      8: 8 completed" in supervisor.out
         assert supervisor.out.count("best  ") == 1
 

@@ -192,13 +192,11 @@ def test_what_a_dead_attempt_left_is_removed_on_resume(in_tmp: Path) -> None:
     plan = experiment({"x": "uniform(0, 1)"}, *rules, "stop.total_fidelity=4")
     run = runner.start(plan, objective=saving(epochs=6), out=in_tmp / "r")
     assert run.count("interrupted") == 2
-    left = [
-        run.run_dir / f"trials/000{number}/attempt-0/{name}"
-        for number in (0, 1)
-        for name in ("checkpoint-9", ".partial-9")
-    ]
-    for folder in left:
-        folder.mkdir()
+    attempts = [run.run_dir / f"trials/000{number}/attempt-0" for number in (0, 1)]
+    left = [checkpoints.save(attempt, 9.0, lambda folder: None) for attempt in attempts]  # never reported
+    for attempt in attempts:
+        left.append(attempt / ".partial-10")
+        left[-1].mkdir()
     seen: list[bool] = []
     look = Listener(lambda event, history: seen.append(any(folder.exists() for folder in left)))
     run = resume(in_tmp / "r", saving(epochs=6), "stop.total_fidelity=null", listener=look)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -13,11 +14,11 @@ from hpo_ray import runner
 from hpo_ray.driver import Driver
 from hpo_ray.errors import RunFailed
 from hpo_ray.experiment import ResourcesConfig
-from hpo_ray.history import Fault, History
+from hpo_ray.history import History
 from hpo_ray.journal import Event, Journal
 from hpo_ray.keeper import Keeper
+from hpo_ray.results.frame import frame_of
 from hpo_ray.results.summary import summarise
-from hpo_ray.retries import Again, decide
 from tests.sweeps import Listener, call, events_of, experiment, resume
 
 Objective = Callable[[dict[str, Any], hpo_ray.Trial], None]
@@ -158,6 +159,15 @@ def test_a_damaged_checkpoint_is_named_in_the_trials_output(sweep: Sweep) -> Non
     assert said == f"checkpoint '{damaged}' is passed over: its file 'epoch' has 0 bytes, 1 were saved\n"
 
 
+def test_an_exceptions_traceback_and_what_was_measured_before_are_kept(sweep: Sweep) -> None:
+    for end in sweep.events("the_same", "trial_ended"):
+        assert "in misbehave" in end["traceback"]
+        assert "hpo_ray" not in end["traceback"]  # the objective's own frames alone
+    frame = frame_of(sweep.run).set_index("config/kind")
+    assert frame.loc["the_same", "loss"] == frame.loc["not_a_number", "loss_best"] == 0.5
+    assert math.isnan(frame.loc["not_a_number", "loss"])
+
+
 @pytest.mark.parametrize("kind", ["cuda_memory_splits", "host_memory_splits"])
 def test_out_of_memory_is_met_with_batches_in_more_pieces(sweep: Sweep, kind: str) -> None:
     starts = sweep.events(kind, "trial_started")
@@ -243,12 +253,6 @@ def test_pauses_grow_and_keep_nobody_else_waiting(in_tmp: Path) -> None:
 def test_a_larger_share_of_a_gpu_is_asked_of_ray(in_tmp: Path) -> None:
     plan = experiment({"x": "uniform(0, 1)"}, "trials=1", "retry.out_of_memory=gpu_share", "retry.backoff_s=0")
     plan = plan.model_copy(update={"resources": ResourcesConfig(gpus_per_trial=0.3)})
-    fault = Fault("out_of_memory", CUDA, 1.0)
-    options: dict[str, Any] = {"micro_batches": 1, "splits": True}
-    assert decide(plan.retry, [fault], gpus=0.3, **options) == Again(0.0, 1, 0.6)
-    assert decide(plan.retry, [fault] * 2, gpus=0.6, **options) == Again(0.0, 1, 1.0)
-    assert decide(plan.retry, [fault], gpus=1.0, **options) is None
-    assert decide(plan.retry, [fault], gpus=0.0, **options) is None
     history = History(in_tmp)
     with Journal(in_tmp, history.apply) as log:
         driver = Driver(plan, log, history, Keeper(history, 5))

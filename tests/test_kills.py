@@ -143,7 +143,7 @@ def _sweep(place: Place, sweep: Path, kills: list[Kill], rng: random.Random) -> 
     mine: list[Kill] = []
     while len(mine) < KILLS_A_SWEEP and len(kills) < KILLS:
         kind = list(KINDS)[len(kills) % len(KINDS)]
-        if not _moment(driver, run_dir, rng):
+        if not _moment(driver, run_dir, kind, rng):
             break
         kill = _kill(place, driver, run_dir, kind, rng)
         if kill is None:
@@ -160,10 +160,13 @@ def _sweep(place: Place, sweep: Path, kills: list[Kill], rng: random.Random) -> 
     _check(run_dir, _truth(sweep), mine)
 
 
-def _moment(driver: subprocess.Popen[bytes], run_dir: Path, rng: random.Random) -> bool:
+def _moment(driver: subprocess.Popen[bytes], run_dir: Path, kind: str, rng: random.Random) -> bool:
     """Wait until the journal has grown by some lines, and a little longer; False if the driver has ended by then."""
     path = run_dir / journal.FILE_NAME
     lines = lambda: path.read_bytes().count(b"\n") if path.exists() else 0  # noqa: E731
+    if lines() and KINDS[kind] == -9 and rng.random() < 0.25:  # at its start as well, before it writes anything
+        time.sleep(rng.uniform(0, 5))
+        return driver.poll() is None
     wanted, deadline = lines() + rng.randint(1, 16), time.monotonic() + PATIENCE_S
     while driver.poll() is None and lines() < wanted:
         assert time.monotonic() < deadline, f"the run stands still: {_log(run_dir.parent)}"
@@ -203,13 +206,13 @@ def _kill(place: Place, driver: subprocess.Popen[bytes], run_dir: Path, kind: st
 
 
 def _tear(path: Path, rng: random.Random) -> None:
-    """A last line that was not written to its end: one more, or the last of those that were."""
+    """A last line that was not written to its end: half of one more, or the last one without its end, or newline."""
     data = path.read_bytes()
-    if rng.random() < 0.5:
-        path.write_bytes(data + data.splitlines()[-1][: rng.randint(1, 40)])
+    last = data.splitlines()[-1]
+    if rng.random() < 0.4 or data.count(b"\n") < 2:  # without its first line a journal is none
+        path.write_bytes(data + last[: rng.randint(1, 40)])
     else:
-        last = len(data.splitlines()[-1])
-        os.truncate(path, len(data) - rng.randint(1, last))
+        os.truncate(path, len(data) - rng.choice([1, rng.randint(2, len(last))]))
 
 
 def _wait(driver: subprocess.Popen[bytes], sweep: Path) -> int:

@@ -78,7 +78,7 @@ ALLOWED: dict[str, set[str]] = {
     "results": {"errors", "history", "journal", "space", "gp"},
     "screen": {"history", "journal", "lock", "results", "tally"},
     "console": {"errors", "history", "journal", "results", "screen"},
-    "supervisor": {"errors", "history", "snapshot"},
+    "supervisor": {"errors", "history", "lock", "snapshot"},
     "api": {"errors", "config", "experiment", "history", "preflight", "results", "runner", "space", "trainables"},
     "cli": {
         "errors",

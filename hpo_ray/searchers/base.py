@@ -123,6 +123,10 @@ class SpaceSearcher(Searcher, abc.ABC):
             self._replayed(self._count, state)
         self._suggested(trial_id, flat, dict(state))
 
+    def skip_to(self, k: int) -> None:
+        """Be ready for suggestion number `k`: those before it that were not made or replayed are lost."""
+        self._count = max(self._count, k)
+
     def on_trial_result(self, trial_id: str, result: dict[str, Any]) -> None:
         """Ray reports progress: observed at Ray's ``training_iteration``."""
         self._observe_result(trial_id, result, "running")

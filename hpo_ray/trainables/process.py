@@ -22,6 +22,8 @@ from hpo_ray.trainables.worker import Ended, Setup
 # This package may be importable here by an entry of sys.path alone; at the end it shadows nothing over there.
 _BOOT = "import sys; sys.path.append(sys.argv[1]); from hpo_ray.trainables import worker; worker.main(sys.argv[2:])"
 
+LOOK_PERIOD_S = 1.0
+
 
 class WorkerProcess:
     """A worker process and the pipe to it. Not thread-safe; one trial at a time."""
@@ -77,7 +79,7 @@ class WorkerProcess:
         deadline = None if timeout_s is None else time.monotonic() + timeout_s
         while True:
             try:
-                if not self._connection.poll(None if deadline is None else max(0.0, deadline - time.monotonic())):
+                if not self._arrived(deadline):
                     return None
                 message: Report | Paused | Splits | Ended = self._connection.recv()
             except (EOFError, OSError):
@@ -87,6 +89,26 @@ class WorkerProcess:
             if not isinstance(message, Splits):
                 return message
             self._splits = True
+
+    def _arrived(self, deadline: float | None) -> bool:
+        """Wait for a message; False if none came in time.
+
+        A process that the objective has forked may hold the pipe open for longer than the worker lives: so that one is
+        looked at, too.
+
+        Raises:
+            EOFError: The worker is gone, and has left no message.
+        """
+        while True:
+            left = LOOK_PERIOD_S if deadline is None else max(0.0, deadline - time.monotonic())
+            if self._connection.poll(min(left, LOOK_PERIOD_S)):
+                return True
+            if self._process.poll() is not None:
+                if self._connection.poll():
+                    return True
+                raise EOFError
+            if left == 0:
+                return False
 
     def unwind(self, grace_s: float) -> Ended | None:
         """Wait for a stopped trial to end, whatever it reports meanwhile; None if it does not in `grace_s` in all."""

@@ -81,6 +81,7 @@ class Worker:
 
     def __init__(self, connection: Connection) -> None:
         self._connection = connection
+        self._pid = os.getpid()
         self._setup: Setup = connection.recv()
         for entry in reversed(self._setup.sys_path):
             if entry not in sys.path:
@@ -123,11 +124,15 @@ class Worker:
         except TrialStopped:
             return Ended("stopped")
         except BaseException as error:
+            if os.getpid() != self._pid:  # a process that the objective has forked ends here: the trial is not its own
+                os._exit(error.code if isinstance(error, SystemExit) and isinstance(error.code, int) else 1)
             with contextlib.suppress(Exception):  # the disk is full, or memory
                 traceback.print_exc()
             return _failure(error, spec.dir)
         finally:
             trial.end()
+        if os.getpid() != self._pid:
+            os._exit(0)
         return Ended("completed")
 
     def _restore(self) -> None:
