@@ -101,7 +101,8 @@ def resume(
     log = journal.read(run_dir)
     history = fold(run_dir.absolute(), log.events, log.damaged)
     if not history.experiment:
-        raise InvalidInput(Problem("run", f"'{run_dir}' ended before its first event: there is nothing to resume"))
+        why = "the journal's first event is damaged" if log.damaged else "it ended before its first event"
+        raise InvalidInput(Problem("run", f"'{run_dir}' cannot be resumed: {why}"))
     living = lock.holder(run_dir)
     if living is not None:
         message = f"'{run_dir}' is still running ({living}): stop it first with `hpo-ray stop {run_dir}`"
@@ -209,7 +210,7 @@ class _Run:
         if len(log.events) != len(events):
             raise InvalidInput(Problem("run", "another process has worked on it just now: look at it, and try again"))
         if log.damaged:
-            self._note(f"{log.damaged} damaged lines in the journal were passed over")
+            self._note(f"{log.damaged} damaged line{'s' * (log.damaged > 1)} in the journal: passed over")
 
     def _drive(self, events: list[Event], known: Any) -> None:
         from hpo_ray.driver import Driver  # imports Ray

@@ -37,12 +37,14 @@ def children(pid: int) -> dict[str, int]:
     return found
 
 
-@pytest.mark.parametrize("victim", ["gcs_server", "raylet"])
-def test_a_driver_whose_ray_has_died_says_so_and_ends(in_tmp: Path, victim: str) -> None:
+@pytest.mark.parametrize(("victim", "in_background"), [("gcs_server", True), ("raylet", False)])
+def test_a_driver_whose_ray_has_died_says_so_and_ends(in_tmp: Path, victim: str, in_background: bool) -> None:
+    """In the background, as a shell's `&` puts it, Ctrl-C's signal is ignored."""
     (in_tmp / "slow.py").write_text(OBJECTIVE)
     words = ["experiment=function", "trainable.target=slow.py:train", "space.x=uniform(0, 1)", "fidelity=epoch"]
     command = [sys.executable, "-m", "hpo_ray.cli", "run", *words, "slots=1", "--out", "r"]
-    driver = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
+    start = ["sh", "-c", 'trap "" INT; exec "$@"', "sh"] if in_background else []
+    driver = subprocess.Popen([*start, *command], stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
     events = in_tmp / "r" / journal.FILE_NAME
     deadline = time.monotonic() + 60
     while time.monotonic() < deadline and not (events.exists() and "trial_reported" in events.read_text()):
