@@ -6,20 +6,16 @@ through the journal and the keeper.
 
 from __future__ import annotations
 
-import hashlib
-import json
 import math
 import time
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-import numpy as np
-
 from hpo_ray import budgets, retries
-from hpo_ray.errors import InvalidInput, Problem, RunFailed, nearest
+from hpo_ray.attempts import config_id, folder_of, gpus_of, lost, missing, next_number, spec_of
+from hpo_ray.errors import InvalidInput, Problem, RunFailed
 from hpo_ray.guide import Guide
 from hpo_ray.history import UNFINISHED, Fault, History, TrialRecord
-from hpo_ray.journal import encode
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping
@@ -29,24 +25,8 @@ if TYPE_CHECKING:
     from hpo_ray.keeper import Keeper
 
 NOT_SPLIT = "it ran out of memory, and its objective does not ask for trial.micro_batches to split its batches by"
-# How Ray (2.60) says that it killed a process because its node ran out of memory. Of every process that something has
-# killed it says that this may have been "the OOM killer due to high memory usage".
-RAY_OUT_OF_MEMORY = "killed due to the node running low on memory"
-
-
 # A trial whose suggestion stood in a damaged line of the journal.
 LOST_CONFIG = {"status": "failed", "reason": "its configuration is lost: the journal is damaged", "cause": "input"}
-
-
-def trial_seed(seed: int, number: int) -> int:
-    """A trial's own seed: a function of the run's seed and the trial's number, the same for every attempt."""
-    return int(np.random.SeedSequence([seed, number]).generate_state(1, np.uint32)[0])
-
-
-def config_id(config: dict[str, Any]) -> str:
-    """The same configuration has the same id, whatever its order or its run."""
-    text = json.dumps(encode(config), sort_keys=True)
-    return hashlib.sha256(text.encode()).hexdigest()[:10]
 
 
 class Driver:
@@ -143,10 +123,12 @@ class Driver:
             if suggested is None:
                 return None
             trial = suggested
-        trial.attempt = self._next_number(trial)
+        trial.attempt = next_number(self._history.run_dir, trial)
         self._attempts[ray_id] = trial
         resources = self.experiment.resources
-        return {"spec": self._spec(trial), "bundle": {"CPU": resources.cpus_per_trial, "GPU": self._gpus(trial)}}
+        # Those that were reported: what a dead attempt saved after its last report never happened.
+        spec = spec_of(self.experiment, self._history.run_dir, trial, self._keeper.usable(trial))
+        return {"spec": spec, "bundle": {"CPU": resources.cpus_per_trial, "GPU": gpus_of(self.experiment, trial)}}
 
     def judge(self, ray_id: str, result: dict[str, Any]) -> bool:
         """Take in what an attempt says; returns whether it is to end.
@@ -179,7 +161,7 @@ class Driver:
         """An attempt got its slot."""
         trial = self._attempts[ray_id]
         pieces = {"micro_batches": trial.micro_batches} if trial.micro_batches > 1 else {}
-        self._append("trial_started", trial, ray_id=ray_id, gpus=self._gpus(trial), **pieces)
+        self._append("trial_started", trial, ray_id=ray_id, gpus=gpus_of(self.experiment, trial), **pieces)
 
     def ended(self, ray_id: str, error: str = "") -> None:
         """An attempt is over. `error`: what Ray says where its process, not the objective, failed."""
@@ -189,9 +171,7 @@ class Driver:
         # Nothing noted: Tune ended it because the whole run ends.
         end = self._ends.pop(ray_id, {"status": "interrupted", "reason": self.stopping or "the run failed"})
         if error:
-            memory = RAY_OUT_OF_MEMORY in error
-            status, cause = ("out_of_memory", "out_of_memory") if memory else ("failed", "lost")
-            end = {"status": status, "reason": error, "cause": cause}
+            end = lost(error)
         if end["status"] == "completed" and not trial.reports:
             end = {"status": "failed", "reason": "the objective ended without a report"}
         if end["status"] in ("failed", "out_of_memory"):
@@ -202,7 +182,7 @@ class Driver:
             self._guide.observe(trial, trial.status)
         reason = budgets.broken(self.experiment.retry, self._history.tally)
         if reason and trial.status in ("failed", "out_of_memory"):
-            log = self._folder(trial, trial.attempt) / "output.log"
+            log = folder_of(self._history.run_dir, trial, trial.attempt) / "output.log"
             mended = f"once that is mended, `hpo-ray resume {self._history.run_dir}` goes on"
             self.failure = self.failure or RunFailed(f"{reason}; the last: {trial.reason} ({log}); {mended}")
 
@@ -238,36 +218,6 @@ class Driver:
         self._next_trial += 1
         return self._history.trials[trial_id]
 
-    def _next_number(self, trial: TrialRecord) -> int:
-        """The number of a trial's next attempt: one whose folder no process has written to."""
-        number = trial.attempt + (not math.isnan(trial.started_at))
-        while self._folder(trial, number).exists():
-            number += 1
-        return number
-
-    def _folder(self, trial: TrialRecord, attempt: int) -> Path:
-        return self._history.run_dir / "trials" / trial.trial_id / f"attempt-{attempt}"
-
-    def _gpus(self, trial: TrialRecord) -> float:
-        return self.experiment.resources.gpus_per_trial if trial.gpus is None else trial.gpus
-
-    def _spec(self, trial: TrialRecord) -> dict[str, Any]:
-        experiment = self.experiment
-        return {
-            "id": trial.trial_id,
-            "config": experiment.trial_config(trial.config),
-            "seed": trial_seed(experiment.seed, int(trial.trial_id)),
-            "attempt": trial.attempt,
-            "dir": str(self._folder(trial, trial.attempt)),
-            "cpus": max(1, int(experiment.resources.cpus_per_trial)),
-            "fidelity": experiment.fidelity,
-            "metric": experiment.metric,
-            # Those that were reported: what a dead attempt saved after its last report never happened.
-            "checkpoints": [str(path) for path in self._keeper.usable(trial)],
-            "micro_batches": trial.micro_batches,
-            "timeout_s": experiment.retry.timeout_s,
-        }
-
     def _reported(self, trial: TrialRecord, report: dict[str, Any]) -> dict[str, Any] | None:
         """Write a report and what follows from it; how the attempt ends, if it does."""
         known = ("fidelity", "metrics", "elapsed_s", "since")
@@ -275,11 +225,11 @@ class Driver:
         if report["checkpoint"]:
             path = Path(report["checkpoint"]).relative_to(self._history.run_dir)
             self._append("trial_checkpointed", trial, fidelity=report["fidelity"], path=path)
-        missing = self._missing(report["metrics"])
-        if missing is not None:
+        lacks = missing(self.experiment, report["metrics"])
+        if lacks is not None:
             if not self._any_reports(complete=True):
-                self.failure = self.failure or missing
-            return {"status": "failed", "reason": str(missing), "cause": "input"}
+                self.failure = self.failure or lacks
+            return {"status": "failed", "reason": str(lacks), "cause": "input"}
         diverged = self._diverged(report["metrics"], report["fidelity"])
         if diverged is not None:
             return diverged
@@ -318,7 +268,7 @@ class Driver:
             self.experiment.retry,
             [*trial.faults, fault],
             micro_batches=trial.micro_batches,
-            gpus=self._gpus(trial),
+            gpus=gpus_of(self.experiment, trial),
             splits=splits,
         )
         if again is None:
@@ -328,12 +278,12 @@ class Driver:
         follows = f"attempt {trial.attempt + 1} follows" + (f" in {again.wait_s:g} s" if again.wait_s else "")
         if again.micro_batches != trial.micro_batches:
             follows += f", batches in {again.micro_batches} pieces"
-        if again.gpus != self._gpus(trial):
+        if again.gpus != gpus_of(self.experiment, trial):
             follows += f", on {again.gpus:g} GPUs"
         self.notes.append(f"trial {trial.trial_id}: {end['reason']}; {follows}")
         self._again.append((time.monotonic() + again.wait_s, trial))
         changed: dict[str, Any] = {"micro_batches": again.micro_batches}
-        if again.gpus != self._gpus(trial):
+        if again.gpus != gpus_of(self.experiment, trial):
             changed["gpus"] = again.gpus
         return {
             **end,
@@ -346,19 +296,7 @@ class Driver:
     def _any_reports(self, *, complete: bool = False) -> bool:
         """Whether any trial got as far as a (complete) report: before that a mistake is the experiment's own."""
         rows = (row for trial in self._history.trials.values() for row in trial.reports)
-        return any(not complete or self._missing(row.metrics) is None for row in rows)
-
-    def _missing(self, metrics: dict[str, float]) -> InvalidInput | None:
-        """What a report lacks, as the mistake in the experiment that it is."""
-        wanted = {"metric": self.experiment.metric}
-        if self.experiment.scheduler.name != "none":
-            wanted["fidelity"] = self.experiment.fidelity or ""
-        problems = [
-            Problem(key, f"the objective does not report '{name}'; {nearest(name, metrics)}")
-            for key, name in wanted.items()
-            if name not in metrics
-        ]
-        return InvalidInput(*problems) if problems else None
+        return any(not complete or missing(self.experiment, row.metrics) is None for row in rows)
 
     def _append(self, event: str, trial: TrialRecord, **fields: Any) -> Event:
         return self._journal.append(event, trial_id=trial.trial_id, attempt=trial.attempt, **fields)

@@ -19,6 +19,8 @@ LOST_LIMIT = 5
 FINAL = ("", "input", "nan")
 MEMORY = "out_of_memory"
 LONGEST_WAIT_S = 60.0
+# The first pause after which a full disk is tried again; each further one is twice as long, a minute in all.
+FULL_WAIT_S = 2.0
 
 
 @dataclass(frozen=True)
@@ -50,7 +52,9 @@ def decide(
         return None
     if newest.cause in NOT_ITS_FAULT:
         stuck = [fault for fault in faults if fault.cause == newest.cause and _same(fault.fidelity, newest.fidelity)]
-        return Again(0.0, micro_batches, gpus) if len(stuck) <= LOST_LIMIT else None
+        if len(stuck) > LOST_LIMIT:
+            return None
+        return Again(FULL_WAIT_S * 2 ** (len(stuck) - 1) if newest.cause == "disk_full" else 0.0, micro_batches, gpus)
     counted = [fault for fault in faults if fault.cause not in NOT_ITS_FAULT]
     if len(counted) > retry.max_retries or _repeated(counted):
         return None

@@ -53,8 +53,8 @@ def status_table(run: Tally, living: Holder | None, run_dir: Path) -> Renderable
     unit = f"{run.head.get('fidelity') or 'report'}s"
     lines.append(Text(f"cost   {run.total_fidelity:g} {unit}"))
     if living is None:
-        go_on = "report" if words["state"] == "completed" else "resume"
-        lines.append(Text(f"next   hpo-ray {go_on} {where}"))
+        go_on = f"hpo-ray report {where}" if words["state"] == "completed" else _resume(where, run.ended)
+        lines.append(Text(f"next   {go_on}"))
     return Group(*lines)
 
 
@@ -122,7 +122,7 @@ def answer(summary: Mapping[str, Any], run: History) -> Text:
     if run.ended and run.ended.get("reason"):
         rows.append(("ended", f"{run.ended['status']}: {run.ended['reason']}", ""))
     if not (run.ended and run.ended["status"] == "completed") and not summary["running"]:
-        rows.append(("resume", f"hpo-ray resume {where}", ""))
+        rows.append(("resume", _resume(where, run.ended), ""))
     text = Text()
     for name, value, style in rows:
         text.append(f"{name:<12}", style="bold")
@@ -178,6 +178,12 @@ def shown_path(path: Path) -> Path:
         return path.relative_to(Path.cwd())
     except ValueError:
         return path
+
+
+def _resume(where: Path, ended: Mapping[str, Any] | None) -> str:
+    """The command that goes on with a run: beyond the limit that has ended it, if one has."""
+    key = str((ended or {}).get("reason", "")).partition("=")[0]
+    return f"hpo-ray resume {where}" + (f" {key}=null" if key.startswith("stop.") else "")
 
 
 def _headline(run: Tally, now: float) -> str:

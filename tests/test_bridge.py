@@ -7,8 +7,8 @@ from types import SimpleNamespace
 
 import pytest
 
+from hpo_ray.attempts import RAY_OUT_OF_MEMORY
 from hpo_ray.bridge import error_of
-from hpo_ray.driver import RAY_OUT_OF_MEMORY
 from tests.sweeps import Command, events_of
 
 HEAD = "Failure # 1 (occurred at 2026-11-21_14-43-54)\n"

@@ -178,7 +178,9 @@ def test_the_command_tells_why_it_ended_and_how_to_go_on(in_tmp: Path) -> None:
     mine = ["experiment=function", "trainable.target=my.py:train", "space.x=uniform(0, 1)", "searcher=random"]
     done = call("run", *mine, "trials=50", "stop.total_fidelity=3", "slots=1", "--out", "r")
     assert done.returncode == 0, done.stderr
-    assert "\nended       stopped: stop.total_fidelity=3 reached\nresume      hpo-ray resume r\n" in done.stdout
+    on = "hpo-ray resume r stop.total_fidelity=null\n"
+    assert f"\nended       stopped: stop.total_fidelity=3 reached\nresume      {on}" in done.stdout
+    assert call("status", "r").stdout.endswith(f"\nnext   {on}")
     assert "Traceback" not in done.stderr
 
 

@@ -29,17 +29,22 @@ import os, pathlib, signal, time
 def parent(pid):
     return int(pathlib.Path(f'/proc/{pid}/stat').read_text().rsplit(')', 1)[1].split()[1])
 
-def driver():
+def kill_driver():
     pid = os.getppid()
-    while 'hpo_ray.cli' not in pathlib.Path(f'/proc/{pid}/cmdline').read_text():
+    while pid > 1:
+        command = pathlib.Path(f'/proc/{pid}/cmdline').read_text()
+        if 'hpo_ray.cli' in command:
+            if '--supervise' not in command:  # else the driver is dead already
+                os.kill(pid, signal.SIGKILL)
+            return
         pid = parent(pid)
-    return pid
 
 def train(config, trial):
     def save(folder):
         (folder / 'epoch').write_text(str(epoch))
     if pathlib.Path('deadly').exists():
-        os.kill(driver(), signal.SIGKILL)
+        kill_driver()
+        time.sleep(60)
     if pathlib.Path('broken').exists():
         raise ValueError('broken')
     saved = trial.load_checkpoint()

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import shutil
 import signal
 import subprocess
@@ -27,7 +28,7 @@ def save(folder):
     (folder / 'w').write_bytes(bytes(2**20))
 def train(config, trial):
     for epoch in range(1, 40):
-        time.sleep(0.05)
+        time.sleep(0.02)
         trial.report(epoch=epoch, loss=config['x'], checkpoint=save if trial.id in ('0001', '0003') else None)
 """
 
@@ -105,6 +106,28 @@ def test_a_full_disk_is_waited_for_and_nothing_is_lost(small_disk: Path) -> None
         assert found == ([""] if trial.config["saves"] else [])
     assert not list(run.run_dir.glob("trials/*/*/.partial-*"))
     assert hpo_ray.load_results(run.run_dir)["status"].eq("completed").all()
+
+
+@pytest.mark.usefixtures("ray_here")
+def test_a_trial_that_has_no_room_for_files_of_its_own_is_tried_again_when_there_may_be_some(small_disk: Path) -> None:
+    def objective(config: dict[str, Any], trial: hpo_ray.Trial) -> None:
+        (trial.dir / "mine").write_bytes(bytes(2**20))
+        trial.report(epoch=1, loss=1.0)
+
+    def fill_and_free(event: Event, history: History) -> None:
+        ballast = small_disk / "ballast"
+        if event["event"] == "trial_suggested":
+            fill(small_disk)
+            os.truncate(ballast, ballast.stat().st_size - 2**19)  # room for the journal
+        elif event["event"] == "note":
+            ballast.unlink()
+
+    listener = Listener(fill_and_free)
+    plan = experiment({"x": "uniform(0, 1)"}, "trials=1", "retry.max_retries=0")
+    run = runner.start(plan, objective=objective, out=small_disk / "r", listener=listener)
+    assert listener.notes == ["trial 0000: OSError: [Errno 28] No space left on device; attempt 1 follows in 2 s"]
+    assert [end.get("cause") for end in events_of(run.run_dir, "trial_ended")] == ["disk_full", None]
+    assert run.count("completed") == 1
 
 
 def test_ctrl_c_ends_a_sweep_that_waits_for_room(in_tmp: Path, small_disk: Path) -> None:

@@ -9,7 +9,7 @@ import pytest
 
 from hpo_ray.experiment import RetryConfig
 from hpo_ray.history import Fault
-from hpo_ray.retries import LONGEST_WAIT_S, LOST_LIMIT, Again, decide
+from hpo_ray.retries import FULL_WAIT_S, LONGEST_WAIT_S, LOST_LIMIT, Again, decide
 
 
 def after(*faults: Fault, retry: dict[str, Any] | None = None, **state: Any) -> Again | None:
@@ -53,13 +53,13 @@ def test_what_would_go_wrong_again_is_final(cause: str) -> None:
     assert after(fault(cause)) is None
 
 
-@pytest.mark.parametrize("cause", ["lost", "disk_full"])
-def test_what_is_not_the_trials_doing_does_not_count_unless_it_gets_nowhere(cause: str) -> None:
-    assert after(fault(cause), retry={"max_retries": 0}) == Again(0.0, 1, 0.0)
+@pytest.mark.parametrize(("cause", "wait_s"), [("lost", 0.0), ("disk_full", FULL_WAIT_S)])
+def test_what_is_not_the_trials_doing_does_not_count_unless_it_gets_nowhere(cause: str, wait_s: float) -> None:
+    assert after(fault(cause), retry={"max_retries": 0}) == Again(wait_s, 1, 0.0)
     stuck = [fault(cause) for _ in range(LOST_LIMIT)]
-    assert after(*stuck) is not None
+    assert after(*stuck) == Again(wait_s * 2 ** (LOST_LIMIT - 1), 1, 0.0)
     assert after(*stuck, fault(cause)) is None
-    assert after(*stuck, fault(cause, fidelity=9.0)) is not None
+    assert after(*stuck, fault(cause, fidelity=9.0)) == Again(wait_s, 1, 0.0)
     assert after(*stuck, fault("killed")) == Again(1.0, 1, 0.0)
 
 
