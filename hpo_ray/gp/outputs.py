@@ -82,7 +82,7 @@ def prepare(y: Array, way: str) -> Warped:
     """Losses seen one of the two ways, standardised; a power may follow."""
     if (size := _size(y)) > HUGE or 0 < size < 1 / HUGE:
         smaller = prepare(y / size, way)
-        return Warped(smaller.z, smaller.slope / size)
+        return Warped(smaller.z, np.minimum(smaller.slope, 1e300 * size) / size)  # losses below 1e-300 are no error
     if way == PLAIN:
         return standardise(y)
     first = by_half_rank(y)

@@ -342,3 +342,9 @@ def test_standardised_losses_have_the_slope_of_their_spread() -> None:
     warped = standardise(y)
     np.testing.assert_allclose(warped.z, (y - 4.0) / y.std(), rtol=1e-15)
     np.testing.assert_allclose(warped.slope, 1 / y.std(), rtol=1e-15)
+
+
+def test_losses_too_small_for_their_slope_are_no_error() -> None:
+    seen = outputs.prepare(np.array([2.2e-313, 2.2e-313, 4.4e-313]), "plain")
+    assert np.isfinite(seen.z).all()
+    assert np.isfinite(seen.slope).all()
