@@ -14,7 +14,9 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any, TypeVar
 
-from hpo_ray import config, journal, runner
+import pytest
+
+from hpo_ray import cli, config, console, journal, runner
 from hpo_ray.experiment import Experiment
 from hpo_ray.history import History
 from hpo_ray.journal import Event
@@ -70,6 +72,13 @@ def wait_for(condition: Callable[[], T], timeout_s: float = 90.0) -> T:
 def call(*arguments: str) -> subprocess.CompletedProcess[str]:
     """The command, to its end."""
     return subprocess.run([*HPO_RAY, *arguments], capture_output=True, text=True, timeout=180)
+
+
+def told(capfd: pytest.CaptureFixture[str], *arguments: str) -> tuple[int, str, str]:
+    """The command in this process, and so with the Ray that is there: exit code, stdout, stderr."""
+    capfd.readouterr()
+    code = console.guarded(lambda: cli.app(list(arguments), standalone_mode=False))
+    return (code, *capfd.readouterr())
 
 
 def written(run_dir: Path, event: str) -> int:

@@ -11,12 +11,12 @@ from typing import Any
 import pytest
 
 import hpo_ray
-from hpo_ray import cli, console, runner
+from hpo_ray import runner
 from hpo_ray.budgets import FEWEST_ENDED, broken, spent
 from hpo_ray.experiment import RetryConfig
 from hpo_ray.journal import Event, Journal
 from hpo_ray.tally import Tally
-from tests.sweeps import Listener, call, events_of, experiment, resume
+from tests.sweeps import Listener, events_of, experiment, resume, told
 
 SPACE = {"x": "uniform(0, 1)"}
 
@@ -173,15 +173,15 @@ def test_a_trial_that_reports_nothing_is_ended_after_the_time_of_grace(in_tmp: P
     assert run.ended["status"] == "stopped"
 
 
-def test_the_command_tells_why_it_ended_and_how_to_go_on(in_tmp: Path) -> None:
+@pytest.mark.usefixtures("ray_here")
+def test_the_command_tells_why_it_ended_and_how_to_go_on(in_tmp: Path, capfd: pytest.CaptureFixture[str]) -> None:
     (in_tmp / "my.py").write_text("def train(config, trial):\n    trial.report(loss=config['x'])\n")
     mine = ["experiment=function", "trainable.target=my.py:train", "space.x=uniform(0, 1)", "searcher=random"]
-    done = call("run", *mine, "trials=50", "stop.total_fidelity=3", "slots=1", "--out", "r")
-    assert done.returncode == 0, done.stderr
+    code, out, _ = told(capfd, "run", *mine, "trials=50", "stop.total_fidelity=3", "slots=1", "--out", "r")
+    assert code == 0
     on = "hpo-ray resume r stop.total_fidelity=null\n"
-    assert f"\nended       stopped: stop.total_fidelity=3 reached\nresume      {on}" in done.stdout
-    assert call("status", "r").stdout.endswith(f"\nnext   {on}")
-    assert "Traceback" not in done.stderr
+    assert f"\nended       stopped: stop.total_fidelity=3 reached\nresume      {on}" in out
+    assert told(capfd, "status", "r")[1].endswith(f"\nnext   {on}")
 
 
 @pytest.fixture
@@ -225,8 +225,7 @@ def test_what_would_change_results_stays_as_it_was(
     interrupted: Path, capfd: pytest.CaptureFixture[str], change: str, message: str
 ) -> None:
     before = (interrupted / "events.jsonl").read_bytes()
-    code = console.guarded(lambda: cli.app(["resume", str(interrupted), "--", change], standalone_mode=False))
-    assert code == 2
     key = change.partition("=")[0]
-    assert capfd.readouterr().err == f"1 mistake\n  {key}: {message}  [command line]\n"
+    expected = f"1 mistake\n  {key}: {message}  [command line]\n"
+    assert told(capfd, "resume", str(interrupted), "--", change) == (2, "", expected)
     assert (interrupted / "events.jsonl").read_bytes() == before

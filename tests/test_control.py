@@ -10,16 +10,18 @@ import socket
 import time
 from collections.abc import Callable
 from dataclasses import asdict, replace
+from functools import partial
 from pathlib import Path
 
 import pandas as pd
 import pytest
 
 import hpo_ray
-from hpo_ray import cli, console, lock, snapshot
+from hpo_ray import lock, snapshot
 from hpo_ray.journal import Journal
 from hpo_ray.lock import Holder, Lock
-from tests.sweeps import Command, call, driver_of, events_of, experiment, wait_for, written
+from tests import sweeps
+from tests.sweeps import Command, driver_of, events_of, experiment, wait_for, written
 
 Told = Callable[..., tuple[int, str, str]]
 MINE = ["experiment=function", "trainable.target=my.py:train", "space.x=uniform(0, 1)", "fidelity=epoch", "slots=2"]
@@ -62,14 +64,7 @@ def folder(in_tmp: Path) -> Path:
 
 @pytest.fixture
 def told(capfd: pytest.CaptureFixture[str]) -> Told:
-    """The command in this process: exit code, stdout, stderr."""
-
-    def tell(*arguments: str) -> tuple[int, str, str]:
-        capfd.readouterr()
-        code = console.guarded(lambda: cli.app(list(arguments), standalone_mode=False))
-        return (code, *capfd.readouterr())
-
-    return tell
+    return partial(sweeps.told, capfd)
 
 
 def started(run_dir: Path, trials: int = 2) -> Path:
@@ -125,6 +120,7 @@ def test_what_is_no_run_has_no_status(folder: Path, told: Told) -> None:
 # Its driver's death
 
 
+@pytest.mark.usefixtures("ray_here")
 def test_a_killed_run_is_taken_over_and_goes_on_from_its_last_good_checkpoints(folder: Path, told: Told) -> None:
     run_dir = folder / "r"
 
@@ -148,11 +144,9 @@ def test_a_killed_run_is_taken_over_and_goes_on_from_its_last_good_checkpoints(f
     saved = [event for event in events_of(run_dir, "trial_checkpointed") if event["fidelity"] > 1]
     last = [event for event in saved if event["trial_id"] in unfinished][-1]
     os.truncate(run_dir / last["path"] / "epoch", 0)
-    done = call("resume", "r")
-    assert done.returncode == 0, done.stderr
-    assert re.match(
-        rf"note: taking over from process {driver.process.pid} on .*, since .*, which is gone\n", done.stderr
-    )
+    code, _, err = told("resume", "r")
+    assert code == 0, err
+    assert re.match(rf"note: taking over from process {driver.process.pid} on .*, since .*, which is gone\n", err)
     first = events_of(run_dir, "trial_started", last["trial_id"])[-1]
     again = next(e for e in events_of(run_dir, "trial_reported", last["trial_id"]) if e["attempt"] == first["attempt"])
     assert again["since"] == last["fidelity"] - 1
@@ -221,6 +215,7 @@ def test_a_supervised_run_goes_on_by_itself_when_its_driver_is_killed(folder: Pa
         assert supervisor.out.count("best  ") == 1
 
 
+@pytest.mark.slow
 def test_a_supervisor_gives_up_where_nothing_is_gained_and_where_too_much_fails(folder: Path, told: Told) -> None:
     (folder / "deadly").touch()
     with Command("run", *MINE, "trials=8", "--supervise", "--restarts", "1", "--out", "r") as supervisor:

@@ -15,7 +15,9 @@ from hpo_ray import journal
 
 @pytest.mark.usefixtures("ray_here")
 def test_a_sweep_ends_with_the_winners_test_error(in_tmp: Path) -> None:
-    run = hpo_ray.run("digits", trials=4, seed=1, out=in_tmp / "r", overrides=["scheduler.max_t=3"])
+    run = hpo_ray.run(
+        "digits", trials=4, seed=1, out=in_tmp / "r", overrides=["scheduler.max_t=3", "storage.keep_checkpoints=1"]
+    )
     best = run.best
     assert best["metric"] == "val_error"
     assert best["test"]["n"] == 360
@@ -27,12 +29,13 @@ def test_a_sweep_ends_with_the_winners_test_error(in_tmp: Path) -> None:
     metrics = {"epoch", "train_loss", "val_loss", "val_error", "val_accuracy", "lr", "epoch_s", "val_error_best"}
     assert metrics <= set(trials.columns)
     assert trials["val_error_best"].min() == best["best_value"]
-    # The winner's best checkpoint is there, and is plain tensors.
+    # The winner's best checkpoint is there, the only one left, and is plain tensors.
     import torch
 
     trial = best["best_trial"]
     state = run.path / f"trials/{trial}/attempt-0/checkpoint-{best['best_fidelity']:g}/state.pt"
     assert torch.load(state, weights_only=True)
+    assert list(run.path.glob("trials/*/*/checkpoint-*")) == [state.parent]
 
 
 @pytest.mark.usefixtures("ray_here")

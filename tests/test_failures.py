@@ -19,7 +19,7 @@ from hpo_ray.journal import Event, Journal
 from hpo_ray.keeper import Keeper
 from hpo_ray.results.frame import frame_of
 from hpo_ray.results.summary import summarise
-from tests.sweeps import Listener, call, events_of, experiment, resume
+from tests.sweeps import Listener, call, events_of, experiment, resume, told
 
 Objective = Callable[[dict[str, Any], hpo_ray.Trial], None]
 
@@ -301,7 +301,10 @@ def train(config, trial):
 """
 
 
-def test_the_command_says_which_limit_was_passed_and_how_to_go_on(in_tmp: Path) -> None:
+@pytest.mark.usefixtures("ray_here")
+def test_the_command_says_which_limit_was_passed_and_how_to_go_on(
+    in_tmp: Path, capfd: pytest.CaptureFixture[str]
+) -> None:
     (in_tmp / "my.py").write_text(MY_OBJECTIVE)
     mine = ["experiment=function", "trainable.target=my.py:train", "space.x=uniform(0, 1)", "trials=8"]
     done = call("run", *mine, "slots=1", "retry.max_failures=2", "retry.backoff_s=0", "--out", "r")
@@ -321,8 +324,9 @@ def test_the_command_says_which_limit_was_passed_and_how_to_go_on(in_tmp: Path) 
         f"({in_tmp}/r/trials/0002/attempt-1/output.log); once that is mended, `hpo-ray resume {in_tmp}/r` goes on",
     ]
     assert events_of(in_tmp / "r", "run_ended")[-1]["status"] == "failed"
-    (in_tmp / "mended").touch()
-    done = call("resume", "r")
-    assert done.returncode == 0, done.stderr
     assert done.stdout.startswith(f"failures\n   3 × {error}  r/trials/0000/attempt-1/output.log\nbest ")
-    assert "trials      8: 5 completed, 0 stopped early, 3 failed" in done.stdout
+    (in_tmp / "mended").touch()
+    code, out, err = told(capfd, "resume", "r")
+    assert code == 0, err
+    assert out.startswith(f"failures\n   3 × {error}  r/trials/0000/attempt-1/output.log\nbest ")
+    assert "trials      8: 5 completed, 0 stopped early, 3 failed" in out
