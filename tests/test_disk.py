@@ -136,7 +136,7 @@ def test_ctrl_c_ends_a_sweep_that_waits_for_room(in_tmp: Path, small_disk: Path)
     with Command("run", *MINE, "trials=4", "slots=2", "--out", str(run_dir)) as driver:
         wait_for(lambda: written(run_dir, "trial_reported") > 2)
         ballast = fill(small_disk)
-        wait_for(lambda: "no room" in driver.err and "is full" in driver.err)
+        wait_for(lambda: "is full" in driver.err)
         code, err = driver.end(signal.SIGINT), driver.err
     assert code == 130, err
     assert err.endswith(f"note: `hpo-ray resume {run_dir}` goes on\ninterrupted: what was journalled is kept\n")
