@@ -72,8 +72,9 @@ class Story:
             trial["since"] = 0
             trial["reached"] += self.rng.choice([1, 1, 2])
         # The same whenever it is measured; few values, so that some are equal.
-        value = random.Random(f"{trial_id} {trial['reached']}").choice([1.0, 2.0, 3.0, 4.5, math.nan, math.inf])
-        told = {"fidelity": float(trial["reached"]), "metrics": {"loss": value} if self.rng.random() < 0.9 else {}}
+        there = random.Random(f"{trial_id} {trial['reached']}")
+        value = there.choice([1.0, 2.0, 3.0, 4.5, math.nan, math.inf])
+        told = {"fidelity": float(trial["reached"]), "metrics": {"loss": value} if there.random() < 0.9 else {}}
         self.write("trial_reported", trial_id=trial_id, attempt=trial["attempt"] - late, **told, elapsed_s=0.1, **since)
 
     def decided(self) -> None:
