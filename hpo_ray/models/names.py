@@ -9,8 +9,9 @@ from pathlib import Path
 
 from hpo_ray.errors import Problem, nearest
 
-OWN = ("cnn", "mlp", "softmax")
+OWN = ("cnn", "mlp", "resnet9", "softmax")
 DEFAULT_WEIGHTS = "default"
+_PATIENCE_S = 10.0
 
 
 def architectures() -> list[str]:
@@ -44,3 +45,30 @@ def check_weights(arch: str, weights: str | None) -> Problem | None:
     if weights != DEFAULT_WEIGHTS and not Path(weights).expanduser().is_file():
         return Problem("model.weights", f"'{weights}' is neither '{DEFAULT_WEIGHTS}' nor a file")
     return None
+
+
+def check_download(arch: str) -> Problem | None:
+    """Whether torchvision's own weights are at hand, or could be fetched: better known now than in every trial.
+
+    Takes up to `_PATIENCE_S` where the network is silent.
+
+    Args:
+        arch: One of torchvision's architectures.
+    """
+    from urllib.parse import urlparse
+    from urllib.request import Request, urlopen
+
+    import torch
+    import torchvision
+
+    url = torchvision.models.get_model_weights(arch).DEFAULT.url
+    kept = Path(torch.hub.get_dir(), "checkpoints", Path(urlparse(url).path).name)
+    if kept.is_file():
+        return None
+    try:
+        with urlopen(Request(url, method="HEAD"), timeout=_PATIENCE_S):
+            return None
+    except OSError as error:
+        reason = getattr(error, "reason", None) or error
+        message = f"'default' would download {url}, which cannot be reached ({reason})"
+        return Problem("model.weights", f"{message}: give the path of a state dict, or put that file at '{kept}'")
