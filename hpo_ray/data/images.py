@@ -1,10 +1,11 @@
-"""Images to learn from: scikit-learn's digits or a folder of pictures, split the same way for every trial.
+"""Images to learn from, split the same way for every trial: bundled, published, or the user's own pictures.
 
 Knows torch, and nothing of models, training loops or Ray.
 """
 
 from __future__ import annotations
 
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
@@ -13,13 +14,15 @@ import numpy as np
 import torch
 from sklearn.datasets import load_digits
 from sklearn.model_selection import train_test_split
+from torch import Tensor
 
-from hpo_ray.data import checks
-from hpo_ray.data.parts import CorruptFiles, FolderImages, Part, TensorImages
+from hpo_ray.data import checks, folders, preprocess, published, tables
+from hpo_ray.data.decoding import CorruptFiles
+from hpo_ray.data.preprocess import IMAGENET_MEAN, IMAGENET_STD, Preprocess
+from hpo_ray.data.samples import FolderImages, Part, TensorImages
 from hpo_ray.errors import InvalidInput, Problem
 
-DIGITS_SIZE = 8
-FOLDER_SIZE = 160
+FILES_SIZE = 160
 
 
 @dataclass(frozen=True)
@@ -58,59 +61,111 @@ def load(
     test_fraction: float = 0.2,
     split_seed: int = 0,
     image_size: int | None = None,
+    resize: int | None = None,
+    interpolation: str = "bilinear",
+    mean: Sequence[float] | None = None,
+    std: Sequence[float] | None = None,
     max_corrupt_fraction: float = 0.01,
+    download: bool = False,
 ) -> ImageData:
     """Reads a data set and splits it, stratified by class; kept for the next call with the same arguments.
 
-    A folder that comes divided keeps its parts, and a part that it lacks is taken from its ``train``: where there is
+    Images that come divided keep their parts, and a part that they lack is taken from their ``train``: where there is
     ``train`` and ``valid`` only, `test_fraction` of ``train`` becomes the test part, because the choices are made on
-    ``valid`` and an error measured there is too good. Files added later to a folder are not seen by this process.
+    ``valid`` and an error measured there is too good. A published set's official test images are its test part.
+    Files added later to a folder are not seen by this process.
 
     Args:
-        name: ``digits`` (1,797 handwritten digits, 8 x 8) or ``folder``.
-        root: The image folder, laid out as in `checks.scan`; None: the variable HPO_RAY_DATA.
-        valid_fraction: Part of all images (of ``train`` where the folder is divided) that becomes ``valid``.
-        test_fraction: Likewise for ``test``.
+        name: ``digits`` (1,797 handwritten digits, 8 x 8, bundled with scikit-learn), ``folder``, ``csv``, or one of
+            `published.SETS`.
+        root: The image folder, laid out as in `folders.scan`; the CSV file, see `tables.scan`; or where a published
+            set's files lie, see `published.locate`. None: the variable HPO_RAY_DATA.
+        valid_fraction: Part of all images (of ``train`` where they come divided) that becomes ``valid``.
+        test_fraction: Likewise for ``test``; without effect on a set that has one.
         split_seed: Same seed, same split, in every process.
-        image_size: Pixels; None: 8 for digits, 160 for a folder.
+        image_size: Pixels a side of the centre crop; None: `resize`, else 160 for files and as they are for others.
+        resize: Pixels of the short side before the crop; None: `image_size`.
+        interpolation: ``bilinear``, ``bicubic``, ``nearest`` or, for files, ``lanczos``.
+        mean: Of 1 or 3 channels, of values in 0..1. None: ImageNet's for files, no normalisation for others. Three
+            of them make a grey set one of three channels.
+        std: Likewise.
         max_corrupt_fraction: Unreadable files beyond this part of all images end the training with an error.
+        download: Whether a published set's missing files may be fetched into `root`.
 
     Raises:
-        InvalidInput: The name, the folder or the fractions are wrong, or a class has too few images to split.
+        InvalidInput: The name, the files, the fractions or the preprocessing are wrong, or a class has too few images
+            to split.
     """
     if valid_fraction <= 0 or test_fraction <= 0 or valid_fraction + test_fraction >= 1:
         given = f"valid_fraction {valid_fraction:g} and test_fraction {test_fraction:g}"
         raise InvalidInput(Problem("data.valid_fraction", f"{given} must be above 0 and leave images to train on"))
-    if name != "folder":
-        problems = checks.check(name, root)
-        if problems:
-            raise InvalidInput(*problems)
-        return _digits(valid_fraction, test_fraction, split_seed, image_size or DIGITS_SIZE)
-    size = image_size or FOLDER_SIZE
-    return _folder(checks.resolve(root), valid_fraction, test_fraction, split_seed, size, max_corrupt_fraction)
+    ready = preprocess.checked(image_size or resize, resize, interpolation, mean, std)
+    if name in ("folder", "csv"):
+        where = checks.resolve(root, name)
+        return _files(name, where, valid_fraction, test_fraction, split_seed, ready, max_corrupt_fraction)
+    if name in published.SETS:
+        return _published(name, checks.resolve(root, name), valid_fraction, split_seed, ready, download)
+    problems = checks.check(name, root)
+    if problems:
+        raise InvalidInput(*problems)
+    return _digits(valid_fraction, test_fraction, split_seed, ready)
 
 
 # Worker processes run hundreds of short trials: reading the data again for each would cost more than training.
 @lru_cache(maxsize=4)
-def _digits(valid_fraction: float, test_fraction: float, split_seed: int, size: int) -> ImageData:
+def _digits(valid_fraction: float, test_fraction: float, split_seed: int, ready: Preprocess) -> ImageData:
     digits = load_digits()
     labels = torch.from_numpy(digits.target).long()
-    images = torch.from_numpy(digits.images).float().unsqueeze(1) / 16
-    if size != DIGITS_SIZE:
-        images = torch.nn.functional.interpolate(images, size=(size, size), mode="bilinear", antialias=True)
+    images = torch.from_numpy(digits.images).float().unsqueeze(1) / 16  # 17 shades, which 256 would not hold exactly
     rest, test = split(digits.target, test_fraction, split_seed, "data.test_fraction")
     train, valid = split(digits.target[rest], valid_fraction / (1 - test_fraction), split_seed, "data.valid_fraction")
-    of = [TensorImages(images[chosen], labels[chosen]) for chosen in (rest[train], rest[valid], test)]
-    classes = tuple(map(str, digits.target_names))
-    return ImageData(of[0], of[1], of[2], classes, channels=1, image_size=size)
+    chosen = {"train": rest[train], "valid": rest[valid], "test": test}
+    parts = {part: (images[of], labels[of]) for part, of in chosen.items()}
+    return _in_memory(parts, tuple(map(str, digits.target_names)), ready)
 
 
 @lru_cache(maxsize=4)
-def _folder(
-    root: Path, valid_fraction: float, test_fraction: float, split_seed: int, size: int, max_corrupt_fraction: float
+def _published(
+    name: str, root: Path, valid_fraction: float, split_seed: int, ready: Preprocess, download: bool
 ) -> ImageData:
-    folder = checks.scan(root)
-    parts = dict(folder.parts)
+    parts, classes = _published_parts(name, root, valid_fraction, split_seed, download)
+    return _in_memory(parts, classes, ready)
+
+
+@lru_cache(maxsize=1)  # shared by all preprocessings
+def _published_parts(
+    name: str, root: Path, valid_fraction: float, split_seed: int, download: bool
+) -> tuple[dict[str, tuple[Tensor, Tensor]], tuple[str, ...]]:
+    arrays = published.read(name, root, download=download)
+    train, valid = split(arrays.train_labels, valid_fraction, split_seed, "data.valid_fraction")
+    images = {"train": arrays.train_images[train], "valid": arrays.train_images[valid], "test": arrays.test_images}
+    labels = {"train": arrays.train_labels[train], "valid": arrays.train_labels[valid], "test": arrays.test_labels}
+    return {part: (torch.from_numpy(images[part]), torch.from_numpy(labels[part])) for part in images}, arrays.classes
+
+
+def _in_memory(parts: Mapping[str, tuple[Tensor, Tensor]], classes: tuple[str, ...], ready: Preprocess) -> ImageData:
+    channels, own_size = parts["train"][0].shape[1:3]
+    if ready.interpolation == "lanczos":
+        raise InvalidInput(Problem("data.interpolation", "'lanczos' is for image files; take 'bicubic' here"))
+    train, valid, test = (TensorImages(*parts[part], ready) for part in ("train", "valid", "test"))
+    return ImageData(train, valid, test, classes, ready.channels(channels), ready.size or own_size)
+
+
+@lru_cache(maxsize=4)
+def _files(
+    name: str,
+    root: Path,
+    valid_fraction: float,
+    test_fraction: float,
+    split_seed: int,
+    given: Preprocess,
+    max_corrupt_fraction: float,
+) -> ImageData:
+    found = folders.scan(root) if name == "folder" else tables.scan(root)
+    mean, std = (IMAGENET_MEAN, IMAGENET_STD) if given.mean is None else (given.mean, given.std)
+    size = given.size or FILES_SIZE
+    ready = Preprocess(size, given.resize, given.interpolation, mean, std)
+    parts = dict(found.parts)
     left = 1.0  # what is left of `train` as it came, so that both fractions are parts of the same whole
     for part, fraction in (("test", test_fraction), ("valid", valid_fraction)):
         if part not in parts:
@@ -120,8 +175,8 @@ def _folder(
             parts["train"] = tuple(parts["train"][i] for i in kept)
             left -= fraction
     corrupt = CorruptFiles(sum(map(len, parts.values())), max_corrupt_fraction)
-    train, valid, test = (FolderImages(parts[part], size, corrupt) for part in ("train", "valid", "test"))
-    return ImageData(train, valid, test, folder.classes, channels=3, image_size=size, ignored=folder.ignored)
+    train, valid, test = (FolderImages(parts[part], ready, corrupt) for part in ("train", "valid", "test"))
+    return ImageData(train, valid, test, found.classes, channels=3, image_size=size, ignored=found.ignored)
 
 
 def split(labels: np.ndarray, fraction: float, seed: int, key: str) -> tuple[np.ndarray, np.ndarray]:
@@ -129,7 +184,7 @@ def split(labels: np.ndarray, fraction: float, seed: int, key: str) -> tuple[np.
 
     Args:
         labels: `n` integers.
-        fraction: Part of the `n` to take away.
+        fraction: Part of the `n` to take away, rounded up to whole images.
         seed: Same seed, same split.
         key: Which setting to name in an error.
 

@@ -1,133 +1,46 @@
-"""One part of a data set, in memory or on disk, and the batches it is read in.
+"""The batches in which one part of a data set is read: order, balance, augmentation, worker processes.
 
-Knows torch and Pillow; nothing of splits, models, training loops or Ray.
+Knows torch; nothing of splits, models, training loops or Ray.
 """
 
 from __future__ import annotations
 
-import logging
-import struct
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 import numpy as np
 import torch
-from PIL import Image, ImageOps
 from torch import Tensor
 from torch.utils.data import DataLoader, Dataset
 
-from hpo_ray.errors import InvalidInput, Problem
+from hpo_ray.data.augment import Augmentation, kept_generator
+from hpo_ray.data.decoding import UNREADABLE
+from hpo_ray.data.samples import FolderImages, Part, TensorImages
 
-# Mean and deviation of ImageNet's channels: what torchvision's weights expect, and harmless without weights.
-IMAGENET_MEAN, IMAGENET_STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
+__all__ = ["FolderImages", "Part", "TensorImages", "batches", "class_weights", "epoch_generator"]
 
-# What Pillow raises on files that are damaged, empty, gone or no picture at all.
-_UNREADABLE = (OSError, SyntaxError, ValueError, EOFError, struct.error, Image.DecompressionBombError)
-_log = logging.getLogger(__name__)
-
-
-class CorruptFiles:
-    """The unreadable files met so far among `total` images, and the limit on them."""
-
-    def __init__(self, total: int, max_fraction: float) -> None:
-        self.paths: list[Path] = []
-        self._total = total
-        self._max_fraction = max_fraction
-
-    def add(self, path: Path, reason: str) -> None:
-        """Records a file once.
-
-        Raises:
-            InvalidInput: More than the allowed fraction of all images is unreadable.
-        """
-        if path not in self.paths:
-            self.paths.append(path)
-            _log.warning("unreadable image skipped: %s (%s)", path, reason)
-        if len(self.paths) > self._max_fraction * self._total:
-            shown = ", ".join(map(str, self.paths[:5])) + (", …" if len(self.paths) > 5 else "")
-            count = f"{len(self.paths)} of {self._total} images cannot be read"
-            raise InvalidInput(
-                Problem("data.max_corrupt_fraction", f"{count}, more than {self._max_fraction:g} of them: {shown}")
-            )
+_Seeded = tuple[int, int]  # an image's index and the seed of its augmentation
+_Item = tuple[Tensor, int] | tuple[Path, str]
 
 
-class TensorImages(Dataset[tuple[Tensor, Tensor]]):
-    """Images held in memory: `images` `n x c x h x w` float32 in 0..1, `labels` `n` int64."""
+class _Reader(Dataset[list[_Item]]):
+    """What a loader's worker does: reads files, and varies the images, for one batch."""
 
-    def __init__(self, images: Tensor, labels: Tensor) -> None:
-        self.images = images
-        self.labels = labels
+    def __init__(self, part: FolderImages, augment: Augmentation | None) -> None:
+        self._part = part
+        self._augment = augment
 
-    def __len__(self) -> int:
-        return len(self.labels)
-
-    def __getitem__(self, index: int) -> tuple[Tensor, Tensor]:
-        return self.images[index], self.labels[index]
-
-
-class FolderImages(Dataset[tuple[Tensor, int]]):
-    """Images read when asked for: `3 x size x size` float32, normalised as for ImageNet.
-
-    The short side is resized to `size` and the centre cut out.
-    """
-
-    def __init__(self, samples: Sequence[tuple[Path, int]], size: int, corrupt: CorruptFiles) -> None:
-        from torchvision.transforms import v2  # two seconds, which images in memory need not wait for
-
-        self.samples = samples
-        self.corrupt = corrupt
-        self._size = size
-        self._transform = v2.Compose(
-            [
-                v2.Resize(size, antialias=True),
-                v2.CenterCrop(size),
-                v2.ToImage(),
-                v2.ToDtype(torch.float32, scale=True),
-                v2.Normalize(IMAGENET_MEAN, IMAGENET_STD),
-                v2.ToPureTensor(),
-            ]
-        )
-
-    def __len__(self) -> int:
-        return len(self.samples)
-
-    def __getitem__(self, index: int) -> tuple[Tensor, int]:
-        path, label = self.samples[index]
-        return self._transform(decode(path, self._size)), label
-
-    def __getitems__(self, indices: Sequence[int]) -> list[tuple[Tensor, int] | tuple[Path, str]]:
-        """Several at once; a file that cannot be read comes as `(path, reason)`: a loader's worker has no other way
-        to tell the process that counts them."""
-        items: list[tuple[Tensor, int] | tuple[Path, str]] = []
-        for index in indices:
-            try:
-                items.append(self[index])
-            except _UNREADABLE as error:
-                items.append((self.samples[index][0], str(error) or type(error).__name__))
+    def __getitems__(self, chosen: Sequence[_Seeded]) -> list[_Item]:
+        """A file that cannot be read comes as `(path, reason)`: a worker has no other way to tell the process that
+        counts them."""
+        items: list[_Item] = []
+        with kept_generator():
+            for index, seed in chosen:
+                try:
+                    items.append(self._part.read(index, self._augment, seed))
+                except UNREADABLE as error:
+                    items.append((self._part.samples[index][0], str(error) or type(error).__name__))
         return items
-
-
-Part = TensorImages | FolderImages
-
-
-def decode(path: Path, size: int) -> Image.Image:
-    """One picture as RGB, turned upright by its EXIF orientation; decoded no finer than `size` needs.
-
-    Raises:
-        OSError: And others, see `_UNREADABLE`: the file is no readable picture.
-    """
-    with Image.open(path) as opened:
-        # JPEG can be decoded at 1/2, 1/4 or 1/8 scale, many times faster; twice the size keeps the resize clean.
-        opened.draft("RGB", (2 * size, 2 * size))
-        image = ImageOps.exif_transpose(opened)
-        if image.mode.startswith("I;16"):
-            # Pillow's own conversion clips 16 bits at 255, which makes nearly every pixel white.
-            image = Image.fromarray((np.asarray(image) >> 8).astype(np.uint8))
-        if image.has_transparency_data:
-            # What hides under transparent pixels is often black: show them as the white page they are drawn on.
-            page = Image.new("RGBA", image.size, "white")
-            image = Image.alpha_composite(page, image.convert("RGBA"))
-        return image.convert("RGB")
 
 
 def epoch_generator(seed: int, epoch: int) -> torch.Generator:
@@ -139,29 +52,89 @@ def epoch_generator(seed: int, epoch: int) -> torch.Generator:
     return torch.Generator().manual_seed(int(words[0] >> np.uint64(1)))
 
 
+def class_weights(part: Part, classes: int | None = None) -> Tensor:
+    """Weights `classes` float32, inversely as frequent as each class is in the part, 1 on average.
+
+    A class without images weighs nothing, and does not count in the average.
+
+    Args:
+        part: Whose labels to count.
+        classes: How many classes there are; None: up to the largest label.
+    """
+    counts = part.labels.bincount(minlength=classes or 0)
+    weights = torch.where(counts > 0, 1 / counts.clamp(min=1), 0.0)
+    return weights * ((counts > 0).sum() / weights.sum())
+
+
 def batches(
-    part: Part, size: int, *, order: torch.Generator | None = None, workers: int = 0
+    part: Part,
+    size: int,
+    *,
+    order: torch.Generator | None = None,
+    workers: int = 0,
+    augment: Augmentation | None = None,
+    augment_seed: int | None = None,
+    balance: bool = False,
+    drop_short: bool = False,
 ) -> Iterator[tuple[Tensor, Tensor]]:
-    """Yields `(images b x c x h x w, labels b)` over a whole part once; the last batch may be short.
+    """Yields `(images b x c x h x w float32, labels b)` over a whole part once; the last batch may be short.
+
+    What comes out depends on the arguments and `order`'s state, not on `workers`; torch's global generator is left
+    alone.
 
     Args:
         part: What to read.
         size: Images per batch; unreadable files make a batch shorter.
         order: Draws the order; None: as they lie.
         workers: Processes that decode; 0 decodes here. Images in memory need none.
+        augment: How to vary the images.
+        augment_seed: Of that alone; None: `order` draws it, or 0 where there is no order.
+        balance: As many draws as there are images, with replacement, each class as often as any other; needs `order`.
+        drop_short: Batches of a single image are left out: BatchNorm cannot learn from them.
 
     Raises:
         InvalidInput: Too many files are unreadable.
     """
-    indices = torch.randperm(len(part), generator=order) if order is not None else torch.arange(len(part))
+    indices = _indices(part, order, balance)
+    varied = augment if augment is not None and augment.kind != "none" else None
+    seeds = _seeds(len(indices), order, augment_seed) if varied is not None else torch.zeros_like(indices)
+    chunks = list(zip(indices.split(size), seeds.split(size), strict=True))
     if isinstance(part, TensorImages):
         # Indexing whole batches is ten times faster than a DataLoader, which takes one sample at a time.
-        for chosen in indices.split(size):
-            yield part.images[chosen], part.labels[chosen]
-        return
+        found: Iterator[tuple[Tensor, Tensor]] = (
+            (part.take(chosen, varied, of), part.labels[chosen]) for chosen, of in chunks
+        )
+    else:
+        found = _from_files(part, chunks, varied, workers, order)
+    for images, labels in found:
+        if len(labels) > 1 or not drop_short:
+            yield images, labels
+
+
+def _indices(part: Part, order: torch.Generator | None, balance: bool) -> Tensor:
+    if balance:
+        if order is None:
+            raise ValueError("a balanced sample is drawn at random: it needs `order`")
+        return torch.multinomial(class_weights(part)[part.labels], len(part), replacement=True, generator=order)
+    return torch.randperm(len(part), generator=order) if order is not None else torch.arange(len(part))
+
+
+def _seeds(n: int, order: torch.Generator | None, given: int | None) -> Tensor:
+    """One for each image, so that it matters neither which process varies it nor what was drawn before."""
+    generator = torch.Generator().manual_seed(given or 0) if given is not None or order is None else order
+    return torch.randint(2**32, (n,), generator=generator)
+
+
+def _from_files(
+    part: FolderImages,
+    chunks: Sequence[tuple[Tensor, Tensor]],
+    augment: Augmentation | None,
+    workers: int,
+    order: torch.Generator | None,
+) -> Iterator[tuple[Tensor, Tensor]]:
     loader = DataLoader(
-        part,
-        batch_sampler=[chosen.tolist() for chosen in indices.split(size)],
+        _Reader(part, augment),
+        batch_sampler=[list(zip(chosen.tolist(), of.tolist(), strict=True)) for chosen, of in chunks],
         num_workers=workers,
         collate_fn=_collate,
         # Without a generator of its own a DataLoader draws from the global one, which dropout uses.
@@ -174,9 +147,7 @@ def batches(
             yield images, labels
 
 
-def _collate(
-    items: Sequence[tuple[Tensor, int] | tuple[Path, str]],
-) -> tuple[Tensor, Tensor, list[tuple[Path, str]]]:
+def _collate(items: Sequence[_Item]) -> tuple[Tensor, Tensor, list[tuple[Path, str]]]:
     images = [item[0] for item in items if isinstance(item[0], Tensor)]
     labels = torch.tensor([item[1] for item in items if isinstance(item[1], int)], dtype=torch.int64)
     unreadable = [(item[0], item[1]) for item in items if isinstance(item[0], Path) and isinstance(item[1], str)]

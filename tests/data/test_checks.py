@@ -1,28 +1,15 @@
-"""What is found in image folders by their names, and what is said about mistakes."""
+"""What a choice of data is told before anything is read."""
 
 from __future__ import annotations
 
-import os
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
 
-from hpo_ray.data import checks
+from hpo_ray.data import checks, folders, published
 from hpo_ray.errors import InvalidInput
-
-
-def touch(root: Path, *names: str) -> Path:
-    """Empty files: a check opens none."""
-    for name in names:
-        (root / name).parent.mkdir(parents=True, exist_ok=True)
-        (root / name).touch()
-    return root
-
-
-def messages(root: Path) -> str:
-    problems = checks.check("folder", str(root))
-    assert all(problem.key == "data.root" for problem in problems)
-    return "\n".join(problem.message for problem in problems)
 
 
 def test_digits_need_nothing_and_take_no_folder():
@@ -38,89 +25,36 @@ def test_an_unknown_name_is_answered_with_the_nearest():
     assert "did you mean 'digits'?" in problem.message
 
 
-def test_a_class_per_folder(tmp_path):
-    touch(tmp_path, "b/1.jpg", "a/2.PNG", "a/deeper/1.jpeg")
-    found = checks.scan(tmp_path)
-    assert found.classes == ("a", "b")
-    assert found.parts == {
-        "train": ((tmp_path / "a/2.PNG", 0), (tmp_path / "a/deeper/1.jpeg", 0), (tmp_path / "b/1.jpg", 1))
-    }
-    assert checks.check("folder", str(tmp_path)) == []
+def test_every_set_says_what_it_needs(monkeypatch):
+    monkeypatch.delenv(checks.ROOT_VARIABLE, raising=False)
+    for name, what in (("folder", "FOLDER"), ("csv", "FILE.csv"), *((name, "its files") for name in published.SETS)):
+        [problem] = checks.check(name)
+        assert problem.key == "data.root"
+        assert f"'{name}' needs data.root=" in problem.message
+        assert what in problem.message
 
 
-@pytest.mark.parametrize("valid", ["valid", "val", "validation", "Val"])
-def test_a_divided_folder(tmp_path, valid):
-    touch(tmp_path, "train/a/1.jpg", "train/b/1.jpg", f"{valid}/b/2.jpg", "test/a/3.jpg")
-    found = checks.scan(tmp_path)
-    assert found.parts["valid"] == ((tmp_path / valid / "b/2.jpg", 1),)
-    assert found.parts["test"] == ((tmp_path / "test/a/3.jpg", 0),)
+def test_what_is_to_be_downloaded_may_be_missing(tmp_path):
+    assert [problem.key for problem in checks.check("cifar10", str(tmp_path))] == ["data.root"]
+    assert checks.check("cifar10", str(tmp_path), download=True) == []
+    assert [problem.key for problem in checks.check("digits", download=True)] == ["data.download"]
 
 
-def test_a_class_may_be_called_train(tmp_path):
-    touch(tmp_path, "train/1.jpg", "bus/1.jpg")
-    assert checks.scan(tmp_path).classes == ("bus", "train")
+def test_mistakes_in_a_table_are_found(tmp_path):
+    table = tmp_path / "images.csv"
+    table.write_text("path,label\nnone.jpg,a\n")
+    assert "row 2: " in "\n".join(problem.message for problem in checks.check("csv", str(table)))
 
 
-def test_a_part_without_class_folders_counts_as_absent_and_its_files_as_ignored(tmp_path):
-    touch(tmp_path, "train/a/1.jpg", "train/b/1.jpg", "test/1.jpg")
-    found = checks.scan(tmp_path)
-    assert set(found.parts) == {"train"}
-    assert found.ignored == (tmp_path / "test/1.jpg",)
-
-
-def test_other_files_are_ignored_but_named_and_hidden_ones_passed_over(tmp_path):
-    touch(tmp_path, "a/1.jpg", "a/notes.txt", "a/none.gif", "b/1.jpg", "loose.jpg")
-    touch(tmp_path, ".ipynb_checkpoints/1.jpg", "a/._1.jpg", "b/.cache/2.jpg", ".DS_Store")
-    found = checks.scan(tmp_path)
-    assert found.classes == ("a", "b")
-    assert len(found.parts["train"]) == 2
-    assert set(found.ignored) == {tmp_path / "a/notes.txt", tmp_path / "a/none.gif", tmp_path / "loose.jpg"}
-
-
-def test_linked_folders_are_followed(tmp_path):
-    touch(tmp_path / "all", "x/1.jpg", "y/1.jpg")
-    touch(tmp_path / "some", "y/2.jpg")
-    (tmp_path / "some" / "x").symlink_to(tmp_path / "all" / "x")
-    (tmp_path / "some" / "y" / "more").symlink_to(tmp_path / "all" / "y")
-    found = checks.scan(tmp_path / "some")
-    assert found.classes == ("x", "y")
-    assert [path.name for path, _ in found.parts["train"]] == ["1.jpg", "2.jpg", "1.jpg"]
-
-
-def test_a_missing_folder_a_file_and_an_empty_folder(tmp_path):
-    assert "does not exist" in messages(tmp_path / "nowhere")
-    assert "is not a folder" in messages(touch(tmp_path, "file") / "file")
-    (tmp_path / "empty").mkdir()
-    assert "no images" in messages(tmp_path / "empty")
-
-
-def test_images_without_class_folders(tmp_path):
-    assert "one folder per class" in messages(touch(tmp_path, "1.jpg", "2.jpg"))
-
-
-def test_one_class_and_an_empty_class_are_told_together(tmp_path):
-    assert "1 class folder, 'a'" in messages(touch(tmp_path / "one", "a/1.jpg"))
-    touch(tmp_path / "two", "train/a/1.jpg", "train/b/notes.txt", "val/a/1.jpg", "val/c/1.jpg")
-    said = messages(tmp_path / "two")
-    assert "'train/b'" in said
-    assert "train lacks: 'c'" in said
-
-
-def test_two_validation_folders_or_no_train(tmp_path):
-    touch(tmp_path / "two", "train/a/1.jpg", "train/b/1.jpg", "val/a/1.jpg", "valid/a/1.jpg")
-    assert "'val' and 'valid'" in messages(tmp_path / "two")
-    touch(tmp_path / "none", "val/a/1.jpg", "test/a/1.jpg")
-    assert "no 'train' folder" in messages(tmp_path / "none")
-
-
-@pytest.mark.skipif(os.geteuid() == 0, reason="root may read everything")
-def test_a_folder_without_permission(tmp_path):
-    touch(tmp_path, "a/1.jpg", "b/1.jpg")
-    (tmp_path / "b").chmod(0)
-    try:
-        assert "cannot be read" in messages(tmp_path)
-    finally:
-        (tmp_path / "b").chmod(0o700)
+def test_a_check_imports_neither_torch_nor_pillow(tmp_path):
+    code = (
+        "import sys\n"
+        "from hpo_ray.data import checks\n"
+        f"for name in checks.NAMES: checks.check(name, {str(tmp_path)!r})\n"
+        "heavy = {'torch', 'torchvision', 'sklearn', 'scipy', 'pandas', 'PIL'} & set(sys.modules)\n"
+        "assert not heavy, heavy\n"
+    )
+    subprocess.run([sys.executable, "-c", code], cwd=Path(__file__).parents[2], check=True)
 
 
 def test_the_environment_names_the_folder_if_the_configuration_does_not(tmp_path, monkeypatch):
@@ -131,4 +65,4 @@ def test_the_environment_names_the_folder_if_the_configuration_does_not(tmp_path
     assert checks.resolve(None) == tmp_path
     assert checks.resolve("/elsewhere") == Path("/elsewhere")
     with pytest.raises(InvalidInput, match="no images"):
-        checks.scan(checks.resolve(None))
+        folders.scan(checks.resolve(None))

@@ -76,8 +76,9 @@ def test_the_same_data_is_read_once_per_process(tmp_path):
 def test_digits_can_be_enlarged():
     data = images.load("digits", image_size=32)
     assert data.image_size == 32
-    assert data.test.images.shape == (360, 1, 32, 32)
-    assert 0 <= data.test.images.min() <= data.test.images.max() <= 1
+    [(enlarged, _)] = parts.batches(data.test, 360)
+    assert enlarged.shape == (360, 1, 32, 32)
+    assert 0 <= enlarged.min() <= enlarged.max() <= 1
 
 
 def test_a_folder_is_split_in_three_that_share_nothing(tmp_path):
@@ -153,6 +154,65 @@ def test_unreadable_files_are_listed_whichever_part_they_are_in(tmp_path):
     for part in (data.train, data.valid, data.test):
         list(parts.batches(part, 8))
     assert data.corrupt == sorted(broken)
+
+
+def test_a_table_of_images_is_split_and_its_unreadable_files_tolerated(tmp_path):
+    root = pictures(tmp_path, a=30, b=30)
+    rows = [f"{path.relative_to(root)},{path.parent.name}" for path in sorted(root.glob("*/*.png"))]
+    (root / "images.csv").write_text("\n".join(["path,label", *rows]))
+    data = images.load("csv", str(root / "images.csv"), image_size=8, max_corrupt_fraction=0.02)
+    assert [len(data.train), len(data.valid), len(data.test)] == [39, 9, 12]
+    assert data.classes == ("a", "b")
+    broken = sorted(paths(data.train))[:2]
+    broken[0].write_bytes(b"")
+    assert sum(len(batch) for _, batch in parts.batches(data.train, 8)) == 38
+    assert data.corrupt == broken[:1]
+    broken[1].write_bytes(b"")
+    with pytest.raises(InvalidInput, match="2 of 60 images cannot be read"):
+        list(parts.batches(data.train, 8))
+
+
+def test_a_divided_table_stays_as_it_is(tmp_path):
+    root = pictures(tmp_path, a=20, b=20)
+    rows = [
+        f"{path.relative_to(root)},{path.parent.name},{'train' if int(path.stem) < 15 else 'val'}"
+        for path in sorted(root.glob("*/*.png"))
+    ]
+    (root / "images.csv").write_text("\n".join(["path,label,split", *rows]))
+    data = images.load("csv", str(root / "images.csv"))
+    assert [len(data.train), len(data.valid), len(data.test)] == [24, 10, 6]
+    assert all(int(path.stem) >= 15 for path in paths(data.valid))
+
+
+def test_images_are_made_ready_as_the_weights_want_them(tmp_path):
+    root = str(pictures(tmp_path, a=10, b=10))
+    weights = {"resize": 12, "image_size": 10, "interpolation": "bicubic", "mean": [0.5] * 3, "std": [0.25] * 3}
+    data = images.load("folder", root, **weights)
+    image, _ = next(parts.batches(data.train, 1))
+    assert image.shape == (1, 3, 10, 10)
+    torch.testing.assert_close(image[0, 1].mean(), torch.tensor((100 / 255 - 0.5) / 0.25))
+    assert data.image_size == 10
+    assert data is images.load("folder", root, **weights)
+    assert data.train.digest() != images.load("folder", root, image_size=10).train.digest()
+
+
+def test_grey_images_are_shown_to_colour_weights_three_times():
+    mean, std = (0.1, 0.2, 0.3), (0.5, 1.0, 2.0)
+    data = images.load("digits", mean=mean, std=std)
+    assert data.channels == 3
+    seen, _ = next(parts.batches(data.test, 360))
+    plain, _ = next(parts.batches(images.load("digits").test, 360))
+    for channel in range(3):
+        torch.testing.assert_close(seen[:, channel], (plain[:, 0] - mean[channel]) / std[channel])
+
+
+def test_wrong_preprocessing_is_told_at_once():
+    with pytest.raises(InvalidInput) as caught:
+        images.load("digits", image_size=32, resize=16, interpolation="bilinaer", mean=(0.1, 0.2), std=(0.1, 0.0))
+    keys = [problem.key for problem in caught.value.problems]
+    assert keys == ["data.resize", "data.interpolation", "data.mean", "data.std", "data.std"]
+    with pytest.raises(InvalidInput, match="give both or neither"):
+        images.load("digits", mean=(0.1,))
 
 
 def test_real_photographs():
