@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import pickle
 import random
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -23,7 +23,14 @@ from hpo_ray.errors import RunFailed
 FILE = "state.pt"
 
 
-def save(folder: Path, *, model: nn.Module, optimizer: torch.optim.Optimizer, epoch: int) -> None:
+def save(
+    folder: Path,
+    *,
+    model: nn.Module,
+    optimizer: torch.optim.Optimizer,
+    epoch: int,
+    extra: Mapping[str, Any] | None = None,
+) -> None:
     """Writes ``folder/state.pt``, whole or not at all.
 
     Args:
@@ -32,23 +39,25 @@ def save(folder: Path, *, model: nn.Module, optimizer: torch.optim.Optimizer, ep
             ``module.`` of DistributedDataParallel and AveragedModel), so that it loads into the bare model.
         optimizer: Its state goes along.
         epoch: Epochs finished.
+        extra: Tensors and plain values that `load` returns.
     """
     state = {
         "epoch": epoch,
         "model": unwrap(model).state_dict(),
         "optimizer": optimizer.state_dict(),
         "rng": rng_state(),
+        "extra": dict(extra or {}),
     }
     partial = folder / f".{FILE}.partial"
     torch.save(state, partial)
     partial.replace(folder / FILE)
 
 
-def load(folder: Path, *, model: nn.Module, optimizer: torch.optim.Optimizer) -> int:
+def load(folder: Path, *, model: nn.Module, optimizer: torch.optim.Optimizer) -> tuple[int, dict[str, Any]]:
     """Puts back what `save` wrote: into `model`, `optimizer` and this process's generators.
 
     Returns:
-        Epochs finished.
+        Epochs finished, and what `save` was given as `extra`.
 
     Raises:
         RunFailed: The file is missing, damaged, or of another model or optimizer.
@@ -58,7 +67,7 @@ def load(folder: Path, *, model: nn.Module, optimizer: torch.optim.Optimizer) ->
         unwrap(model).load_state_dict(state["model"])
         optimizer.load_state_dict(state["optimizer"])
         set_rng_state(state["rng"])
-        return int(state["epoch"])
+        return int(state["epoch"]), dict(state.get("extra") or {})
     except (RuntimeError, KeyError, ValueError, TypeError) as error:
         raise _misfit(folder, error) from error
 

@@ -5,7 +5,7 @@ Plain torch; knows nothing of architectures, data sets, reports or Ray.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 
@@ -13,6 +13,7 @@ import torch
 from torch import Tensor, nn
 
 from hpo_ray.errors import RunFailed
+from hpo_ray.training.precision import Precision
 
 
 @dataclass(frozen=True)
@@ -40,13 +41,21 @@ class Evaluation:
         return 1 - self.error
 
 
-def evaluate(model: nn.Module, batches: Iterable[tuple[Tensor, Tensor]], device: str | torch.device) -> Evaluation:
+def evaluate(
+    model: nn.Module,
+    batches: Iterable[tuple[Tensor, Tensor]],
+    device: str | torch.device,
+    forward: Callable[[Tensor], Tensor] | None = None,
+    precision: Precision | None = None,
+) -> Evaluation:
     """Runs the model in evaluation mode without gradients; every module's mode is as before afterwards.
 
     Args:
         model: Already on `device`.
         batches: `(images b x c x h x w, labels b)`; the last may be short, no image is left out.
         device: Where to compute.
+        forward: Images to logits, `model` or a part of it; None: the model itself.
+        precision: What is computed in half precision; None: nothing.
 
     Raises:
         RunFailed: There was no image.
@@ -54,9 +63,12 @@ def evaluate(model: nn.Module, batches: Iterable[tuple[Tensor, Tensor]], device:
     loss = torch.zeros((), dtype=torch.float64, device=device)
     errors = torch.zeros((), dtype=torch.int64, device=device)
     n = 0
+    forward, precision = forward or model, precision or Precision("fp32", device)
     with _evaluation_mode(model), torch.no_grad():
         for images, labels in batches:
-            logits, target = model(images.to(device)), labels.to(device)
+            target = labels.to(device)
+            with precision.autocast():
+                logits = forward(images.to(device)).float()
             loss += nn.functional.cross_entropy(logits, target, reduction="sum")
             # argmax takes a NaN for the largest, which would score a diverged model like one that guesses class 0.
             errors += ((logits.argmax(1) != target) | logits.isnan().any(1)).sum()

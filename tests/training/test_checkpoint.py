@@ -50,7 +50,7 @@ def test_training_goes_on_exactly(tmp_path, name):
     torch.manual_seed(99)
     resumed = new_model()
     its_optimizer = optimizer_of(resumed, name)
-    assert checkpoint.load(tmp_path, model=resumed, optimizer=its_optimizer) == 1
+    assert checkpoint.load(tmp_path, model=resumed, optimizer=its_optimizer) == (1, {})
     assert [step(resumed, its_optimizer) for _ in range(2)] == unbroken
     assert same(resumed, model)
 
@@ -77,7 +77,7 @@ def test_the_file_holds_tensors_and_plain_values_only(tmp_path):
     assert [path.name for path in tmp_path.iterdir()] == ["state.pt"]
     state = torch.load(tmp_path / "state.pt", weights_only=True)
     assert state["epoch"] == 7
-    assert set(state) == {"epoch", "model", "optimizer", "rng"}
+    assert set(state) == {"epoch", "model", "optimizer", "rng", "extra"}
 
 
 @pytest.mark.parametrize(
@@ -143,7 +143,7 @@ def test_a_failed_save_leaves_the_old_file(tmp_path):
     with pytest.raises(Exception, match="pickle"):
         checkpoint.save(tmp_path, model=model, optimizer=optimizer, epoch=2)
     del optimizer.param_groups[0]["unpicklable"]
-    assert checkpoint.load(tmp_path, model=model, optimizer=optimizer) == 1
+    assert checkpoint.load(tmp_path, model=model, optimizer=optimizer)[0] == 1
 
 
 def test_own_rng_starts_from_its_seed_and_leaves_no_trace():

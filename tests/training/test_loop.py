@@ -7,9 +7,11 @@ import math
 import pytest
 import torch
 from torch import nn
+from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 
 from hpo_ray.errors import InvalidInput
 from hpo_ray.training import loop
+from hpo_ray.training.precision import Precision
 
 
 def batches(*sizes: int, seed=0):
@@ -93,14 +95,18 @@ def conv():
 def test_batches_in_pieces_give_the_same_weights(make, pieces):
     data, whole, split = batches(32, 32, 5, 1), make(), make()
     expected = loop.train_epoch(whole, data, sgd(whole), "cpu")
-    assert loop.train_epoch(split, data, sgd(split), "cpu", pieces) == pytest.approx(expected, abs=1e-6)
+    assert loop.train_epoch(split, data, sgd(split), "cpu", loop.Step(micro_batches=pieces)) == pytest.approx(
+        expected, abs=1e-6
+    )
     for mine, other in zip(split.parameters(), whole.parameters(), strict=True):
         torch.testing.assert_close(mine, other, rtol=0, atol=1e-6)
 
 
 def test_one_piece_is_the_whole_batch_to_the_last_bit():
     data, one, other = batches(7, 3), conv(), conv()
-    assert loop.train_epoch(one, data, sgd(one), "cpu") == loop.train_epoch(other, data, sgd(other), "cpu", 1)
+    assert loop.train_epoch(one, data, sgd(one), "cpu") == loop.train_epoch(
+        other, data, sgd(other), "cpu", loop.Step(micro_batches=1)
+    )
     assert all(torch.equal(a, b) for a, b in zip(one.parameters(), other.parameters(), strict=True))
 
 
@@ -116,5 +122,95 @@ def test_one_piece_is_the_whole_batch_to_the_last_bit():
 def test_pieces_are_of_one_image_or_more_and_of_two_before_batch_norm(pieces, extra, sizes):
     model, seen = linear(*extra), []
     model.register_forward_pre_hook(lambda module, inputs: seen.append(len(inputs[0])))
-    loop.train_epoch(model, batches(7, 3, 1), sgd(model), "cpu", pieces)
+    loop.train_epoch(model, batches(7, 3, 1), sgd(model), "cpu", loop.Step(micro_batches=pieces))
     assert seen == sizes
+
+
+def test_before_each_batch_it_is_told_how_many_were_taken():
+    taken: list[int] = []
+    model = linear(nn.BatchNorm1d(16))
+    loop.train_epoch(model, batches(4, 1, 4, 4), sgd(model), "cpu", loop.Step(before=taken.append))
+    assert taken == [0, 1, 2]
+
+
+@pytest.mark.parametrize("pieces", [1, 3])
+def test_weights_of_classes_and_smoothing_are_torchs(pieces):
+    data, model, by_hand = batches(7, 5), linear(), linear()
+    weights = torch.tensor([0.2, 1.0, 3.0])
+    criterion, optimizer = nn.CrossEntropyLoss(weights, label_smoothing=0.1), sgd(by_hand)
+    losses = []
+    for images, labels in data:
+        optimizer.zero_grad()
+        loss = criterion(by_hand(images), labels)
+        loss.backward()
+        optimizer.step()
+        losses.append(loss.item() * len(labels))
+    step = loop.Step(loss_weights=weights, label_smoothing=0.1, micro_batches=pieces)
+    assert loop.train_epoch(model, data, sgd(model), "cpu", step) == pytest.approx(sum(losses) / 12, rel=1e-5)
+    for mine, theirs in zip(model.parameters(), by_hand.parameters(), strict=True):
+        torch.testing.assert_close(mine, theirs)
+
+
+def test_soft_labels_from_mixing_are_learnt():
+    def mix(images, labels):
+        soft = nn.functional.one_hot(labels, 3).float()
+        return images.lerp(images.flip(0), 0.3), soft.lerp(soft.flip(0), 0.3)
+
+    data, model, by_hand = batches(6), linear(), linear()
+    images, soft = mix(*data[0])
+    expected = nn.functional.cross_entropy(by_hand(images), soft).item()
+    assert loop.train_epoch(model, data, sgd(model), "cpu", loop.Step(mix=mix)) == pytest.approx(expected, rel=1e-6)
+
+
+@pytest.mark.parametrize("name", ["fp32", "bf16", "fp16"])
+def test_gradients_are_clipped_to_the_norm_whatever_the_precision(name):
+    """The order that matters under fp16: unscale, clip, one step. A step of rate 1 moves by the gradient itself."""
+    data, model = batches(8), linear()
+    before = [parameter.detach().clone() for parameter in model.parameters()]
+    step = loop.Step(clip_norm=0.01, precision=Precision(name, "cpu"))
+    loop.train_epoch(model, data, sgd(model, lr=1.0), "cpu", step)
+    moved = [now - then for now, then in zip(model.parameters(), before, strict=True)]
+    assert torch.cat([part.flatten() for part in moved]).norm().item() == pytest.approx(0.01, rel=2e-2)
+
+
+def test_fp16_leaves_out_a_step_whose_gradients_overflow_and_scales_down():
+    model, precision = linear(), Precision("fp16", "cpu")
+    before = [parameter.detach().clone() for parameter in model.parameters()]
+    scale = precision.state_dict()["scale"]
+    huge = [(1e30 * images, labels) for images, labels in batches(8)]
+    loop.train_epoch(model, huge, sgd(model), "cpu", loop.Step(precision=precision))
+    assert all(torch.equal(now, then) for now, then in zip(model.parameters(), before, strict=True))
+    assert precision.state_dict()["scale"] == scale / 2
+    other = Precision("fp16", "cpu")
+    other.load_state_dict(precision.state_dict())
+    assert other.state_dict() == precision.state_dict()
+
+
+def test_the_average_follows_every_step():
+    data, model = batches(4, 4, 4), linear()
+    average = AveragedModel(model, multi_avg_fn=get_ema_multi_avg_fn(0.5))
+    seen: list[torch.Tensor] = []
+
+    def before(taken):
+        if taken:
+            seen.append(model[-1].weight.detach().clone())
+
+    loop.train_epoch(model, data, sgd(model), "cpu", loop.Step(average=average, before=before))
+    seen.append(model[-1].weight.detach().clone())
+    expected = seen[0]
+    for weight in seen[1:]:
+        expected = 0.5 * expected + 0.5 * weight
+    torch.testing.assert_close(average.module[-1].weight, expected)
+
+
+def test_a_part_of_the_model_and_a_mode_of_its_own_can_be_trained():
+    model = linear(nn.Dropout(0.5))
+
+    def train_mode(model):
+        model.train()
+        model[1].eval()
+
+    features = [(images.flatten(1), labels) for images, labels in batches(4, 4)]
+    loop.train_epoch(model, features, sgd(model), "cpu", loop.Step(forward=model[-1], train_mode=train_mode))
+    assert model[-1].training
+    assert not model[1].training
