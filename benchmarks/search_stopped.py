@@ -37,7 +37,7 @@ from search_curves import FILES, LOSSES, SPACE, VARIABLE, words
 from search_quality import differences, save
 from sklearn.ensemble import ExtraTreesRegressor
 
-from hpo_ray.schedulers.rungs import Rungs
+from hpo_ray.schedulers.rungs import Rungs, rung_levels
 from hpo_ray.searchers import SEARCHERS, HyperoptSearcher, make
 from hpo_ray.space import SearchSpace
 
@@ -219,7 +219,7 @@ VARIANTS: dict[str, type[HyperoptSearcher]] = {
 
 def sweep(searcher: Any, task: Task, seed: int, budgets: tuple[int, ...]) -> list[tuple[int, float, int]]:
     """For each of the rising `budgets`: itself, true last loss of what the sweep would report then, trials begun."""
-    rungs = Rungs(grace_period=1, max_t=task.max_t, reduction_factor=ETA)
+    rungs = Rungs(rung_levels(grace_period=1, max_t=task.max_t, reduction_factor=ETA), ETA)
     marks = [*rungs.levels, task.max_t]
     reported: dict[int, tuple[float, float]] = {}  # rung or end -> lowest loss there, true last loss of its trial
     found, spent, begun = [], 0, 0

@@ -7,11 +7,10 @@ from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from hpo_ray import config, runner
+from hpo_ray import config, lr_range, runner
 from hpo_ray.errors import InvalidInput, Problem
 from hpo_ray.experiment import Experiment
 from hpo_ray.history import History
-from hpo_ray.preflight import check
 from hpo_ray.results.frame import Level, frame_of
 from hpo_ray.results.summary import summarise
 from hpo_ray.space import SearchSpace
@@ -110,8 +109,8 @@ def run(
         document.data["space"] = _space_text(space)
     if objective is not None:
         _name_objective(document, objective)
-    experiment = check(document, has_objective=objective is not None)
-    return Run(runner.start(experiment, objective=objective, out=folder))
+    experiment, narrowed = lr_range.resolve(document, has_objective=objective is not None)
+    return Run(runner.start(experiment, objective=objective, out=folder, narrowed=narrowed))
 
 
 def resume(

@@ -62,17 +62,18 @@ def run_command(
     restarts: Restarts = 5,
 ) -> int:
     """Run an experiment to its end."""
-    experiment = _experiment(overrides, config_dir)
     if supervise:
+        experiment = _experiment(overrides, config_dir)
         from hpo_ray.folders import new_run_dir
 
         run_dir = new_run_dir(experiment.name, out)
         options = [*(["--config-dir", str(config_dir)] if config_dir else []), "--out", str(run_dir)]
         return _supervised(run_dir, ["run", *(overrides or []), *options], quiet, as_json, restarts)
-    from hpo_ray import runner
+    from hpo_ray import config, lr_range, runner
 
+    experiment, narrowed = lr_range.resolve(config.load(overrides or [], config_dir))
     with _answered(as_json), Screen(quiet or as_json) as listener:
-        history = runner.start(experiment, out=out, listener=listener)
+        history = runner.start(experiment, out=out, listener=listener, narrowed=narrowed)
     show(history, as_json)
     return 0
 
@@ -157,6 +158,41 @@ def validate_command(overrides: Overrides = None, config_dir: ConfigDir = None) 
     console().print(f"good: experiment '{experiment.name}', {len(experiment.space)} parameters ({reach})")
 
 
+@app.command("lr-find")
+def lr_find_command(
+    overrides: Overrides = None,
+    out: Annotated[
+        Path | None, typer.Option("--out", help="Where the curve goes: FILE.csv and FILE.png; default lr-find-<name>.")
+    ] = None,
+    steps: Annotated[int, typer.Option("--steps", min=10, help="Batches to try, one learning rate each.")] = 100,
+    as_json: AsJson = False,
+    config_dir: ConfigDir = None,
+) -> None:
+    """Find learning rates: train a throw-away model with a growing rate, and draw the loss over it."""
+    from hpo_ray import lr_range
+    from hpo_ray.results import plots
+
+    experiment = _experiment(overrides, config_dir)
+    target = (out or Path(f"lr-find-{experiment.name}")).with_suffix("")
+    if not target.parent.is_dir():
+        raise InvalidInput(Problem("--out", f"'{target.parent}' is no folder"))
+    found = lr_range.find(experiment, steps=steps)
+    frame = found.frame()
+    files = [target.with_suffix(suffix) for suffix in (".csv", ".png")]
+    try:
+        frame.to_csv(files[0], index=False)
+        plots.save(plots.lr_range(frame, found.suggestions, found.bounds()), files[1])
+    except OSError as error:
+        raise InvalidInput(Problem("--out", f"'{error.filename}' cannot be written: {error.strerror}")) from None
+    if as_json:
+        print_json({"suggestions": found.suggestions, "bounds": found.bounds(), "reason": found.reason})
+        return
+    for name, rate in found.suggestions.items():
+        console().print(f"{name:<10}{'–' if rate is None else f'{rate:.2e}'}", highlight=False)
+    console().print(f"range     {found.reason}", soft_wrap=True, highlight=False)
+    console().print(f"curve     {files[1]}, {files[0]}", soft_wrap=True, highlight=False)
+
+
 @app.command("report")
 def report_command(run_dir: RunDir, as_json: AsJson = False) -> None:
     """Show the answer of a run again, finished or not: best configuration, how sure, at what cost."""
@@ -199,10 +235,9 @@ def _supervised(run_dir: Path, command: list[str], quiet: bool, as_json: bool, r
 
 
 def _experiment(overrides: list[str] | None, config_dir: Path | None) -> Experiment:
-    from hpo_ray import config
-    from hpo_ray.preflight import check
+    from hpo_ray import config, lr_range
 
-    return check(config.load(overrides or [], config_dir))
+    return lr_range.checked(config.load(overrides or [], config_dir))
 
 
 if __name__ == "__main__":

@@ -8,27 +8,10 @@ from __future__ import annotations
 from functools import cached_property
 from typing import Annotated, Any, Literal
 
-from pydantic import BaseModel, BeforeValidator, ConfigDict, Field
+from pydantic import Field
 
+from hpo_ray.sections import Count, DataConfig, ModelConfig, Section, TrainingConfig, Whole
 from hpo_ray.space import SearchSpace
-
-Fraction = Annotated[float, Field(gt=0, lt=1)]
-
-
-def _whole(value: object) -> object:
-    """pydantic would take 3.0 and True for 3; a count must be written as one."""
-    if isinstance(value, bool | float):
-        raise ValueError("expected a whole number")
-    return value
-
-
-Count = Annotated[int, BeforeValidator(_whole), Field(ge=1)]
-
-
-class Section(BaseModel):
-    """Frozen; an unknown key is a mistake; values are not converted behind the user's back."""
-
-    model_config = ConfigDict(frozen=True, extra="forbid", strict=False, allow_inf_nan=False)
 
 
 class SearcherConfig(Section):
@@ -47,8 +30,11 @@ class SchedulerConfig(Section):
     """No trial goes beyond this fidelity (epochs, mostly)."""
     grace_period: Count | None = None
     """No trial is stopped before this fidelity."""
-    reduction_factor: Annotated[int, BeforeValidator(_whole), Field(ge=2)] | None = None
+    reduction_factor: Annotated[Whole, Field(ge=2)] | None = None
     """One trial in so many is kept at each rung."""
+    rungs: Literal["geometric", "cycle_ends"] | tuple[Count, ...] | None = None
+    """Where trials are compared: at grace_period * reduction_factor^k; likewise but each at the nearest end of a cycle
+    of the learning rate, before which a loss says more of the rate than of the trial; or at these fidelities."""
 
 
 class TrainableConfig(Section):
@@ -58,61 +44,6 @@ class TrainableConfig(Section):
     """A key of `hpo_ray.trainables.TRAINABLES`."""
     target: str | None = None
     """For `function`: the objective, as ``path.py:name`` or ``package.module:name``."""
-
-
-class DataConfig(Section):
-    """Images and how they are split. Every trial sees the same split."""
-
-    name: Literal["digits", "folder"] = "digits"
-    """`digits`: scikit-learn's bundled 8x8 images; `folder`: your own."""
-    root: str | None = None
-    """The image folder; None: the environment variable ``HPO_RAY_DATA``."""
-    valid_fraction: Fraction = 0.15
-    """Share of all images that configurations are compared on."""
-    test_fraction: Fraction = 0.2
-    """Share of all images kept for the winner alone."""
-    split_seed: Annotated[int, BeforeValidator(_whole), Field(ge=0)] = 0
-    """Which images go where; not the run's seed, so that runs stay comparable."""
-    image_size: Count | None = None
-    """Pixels a side; None: 8 for digits, 160 for a folder."""
-    max_corrupt_fraction: Annotated[float, Field(ge=0, lt=1)] = 0.01
-    """Unreadable images are left out up to this share; more is an error."""
-    workers: Annotated[int, BeforeValidator(_whole), Field(ge=0)] = 0
-    """Processes that decode images, beside the trial's own."""
-
-
-class ModelConfig(Section):
-    """The network."""
-
-    arch: str = "cnn"
-    """`softmax`, `mlp`, `cnn`, or any torchvision classification architecture by name."""
-    weights: str | None = None
-    """None: from scratch; a path to a state dict; or `default`: torchvision's own (downloads)."""
-    units: Count = 128
-    """Units of each hidden layer (`mlp`, `cnn`)."""
-    layers: Count = 1
-    """Hidden layers before the last one (`mlp`, `cnn`)."""
-    activation: Literal["relu", "tanh", "sigmoid", "gelu"] = "relu"
-    """Between the layers (`mlp`, `cnn`)."""
-    dropout: Annotated[float, Field(ge=0, lt=1)] = 0.0
-    """Share of units dropped before the last layer."""
-
-
-class TrainingConfig(Section):
-    """How the network is trained."""
-
-    lr: Annotated[float, Field(gt=0)] = 0.003
-    """Learning rate."""
-    batch_size: Count = 64
-    """Images a step."""
-    epochs: Count | None = None
-    """Passes over the training images; None: the scheduler's `max_t`, or 20 without one."""
-    optimizer: Literal["sgd", "adam", "adamw", "rmsprop"] = "adam"
-    """torch's own."""
-    momentum: Annotated[float, Field(ge=0, lt=1)] = 0.9
-    """For `sgd` and `rmsprop`."""
-    weight_decay: Annotated[float, Field(ge=0)] = 0.0
-    """As each optimizer defines it."""
 
 
 class ResourcesConfig(Section):
@@ -153,7 +84,7 @@ class StopConfig(Section):
 class RetryConfig(Section):
     """What happens to a trial that fails, and when too many have failed."""
 
-    max_retries: Annotated[int, BeforeValidator(_whole), Field(ge=0)] = 2
+    max_retries: Annotated[Whole, Field(ge=0)] = 2
     """Restarts of a trial after a failure, from its last checkpoint; the same error twice in a row ends it earlier."""
     backoff_s: Annotated[float, Field(ge=0)] = 1.0
     """Seconds before the first restart; each later one waits twice as long, at most a minute."""
@@ -162,7 +93,7 @@ class RetryConfig(Section):
     out_of_memory: Literal["micro_batch", "gpu_share", "fail"] = "micro_batch"
     """How a trial that ran out of memory is restarted: with its batches in twice as many pieces whose gradients add
     up, with twice the share of a GPU, or not at all."""
-    max_failures: Annotated[int, BeforeValidator(_whole), Field(ge=0)] | None = None
+    max_failures: Annotated[Whole, Field(ge=0)] | None = None
     """More failed trials than this end the sweep."""
     max_failure_share: Annotated[float, Field(gt=0, le=1)] | None = 0.9
     """A larger share of failures than this among the trials that ended, ten or more, ends the sweep."""
@@ -199,7 +130,7 @@ class Experiment(Section):
     """How many configurations; None: as many as a grid has."""
     slots: Count | Literal["auto"] = "auto"
     """How many trials at a time; `auto`: as many as the machine's processors and GPUs allow."""
-    seed: Annotated[int, BeforeValidator(_whole), Field(ge=0)] = 0
+    seed: Annotated[Whole, Field(ge=0)] = 0
     """All randomness comes from it."""
     metric: Annotated[str, Field(min_length=1)]
     """The reported key to optimise."""

@@ -56,6 +56,8 @@ def check(document: Document, *, has_objective: bool = False) -> Experiment:
         _check_machine(experiment, problems)
         if not problems:
             _check_trainable(experiment, space, has_objective, problems)
+        if not problems and space is not None:
+            experiment = _with_rungs(experiment, space, problems)
     if problems:
         raise InvalidInput(*_worded(problems, document))
     assert experiment is not None  # otherwise there were problems
@@ -90,13 +92,20 @@ def _fill_defaults(data: dict[str, Any], space: SearchSpace | None) -> None:
     training = data.get("training")
     if isinstance(training, dict) and training.get("epochs") is None:
         max_t = _get(data, "scheduler", "max_t")
-        training["epochs"] = max_t if type(max_t) is int and max_t > 0 else DEFAULT_EPOCHS
+        training["epochs"] = max_t if type(max_t) is int and max_t > 0 else _of_stages(training) or DEFAULT_EPOCHS
+
+
+def _of_stages(training: Mapping[str, Any]) -> int | None:
+    """How long the stages are together, if each says so."""
+    stages = training.get("stages")
+    lengths = [_get(stage, "epochs") for stage in stages] if isinstance(stages, list | tuple) else []
+    return sum(lengths) if lengths and all(type(length) is int for length in lengths) else None
 
 
 def _resolve_paths(data: dict[str, Any]) -> None:
     """Files as absolute paths: trials run in other folders, perhaps on other machines without these variables."""
     section, model = data.get("data"), data.get("model")
-    if isinstance(section, dict) and section.get("name") == "folder":
+    if isinstance(section, dict) and section.get("name") not in (None, "digits"):
         root = section.get("root") or os.environ.get("HPO_RAY_DATA")
         section["root"] = _absolute(root) if isinstance(root, str) else root
     target = _get(data, "trainable", "target")
@@ -143,6 +152,12 @@ def _check_scheduler(data: dict[str, Any], problems: list[Problem]) -> None:
     if name != "none" and not data.get("fidelity"):
         message = f"the scheduler '{name}' needs the reported key that says how far training got, e.g. fidelity=epoch"
         problems.append(Problem("fidelity", message))
+    rungs = given.get("rungs")
+    if isinstance(rungs, list | tuple) and all(type(rung) is int for rung in rungs):
+        low, high = given.get("grace_period"), given.get("max_t")
+        if list(rungs) != sorted(set(rungs)) or (rungs and low and high and not low <= rungs[0] <= rungs[-1] < high):
+            message = f"{list(rungs)}: expected rising fidelities from grace_period={low} to below max_t={high}"
+            problems.append(Problem("scheduler.rungs", message))
     grace, max_t, epochs = given.get("grace_period"), given.get("max_t"), _get(data, "training", "epochs")
     if isinstance(grace, int) and isinstance(max_t, int) and grace > max_t:
         problems.append(Problem("scheduler.grace_period", f"{grace} is above scheduler.max_t={max_t}"))
@@ -240,10 +255,31 @@ def _check_trainable(
     if target is not None:
         problems.append(Problem("trainable.target", f"only for trainable=function, not '{experiment.trainable.name}'"))
     module = importlib.import_module(TRAINABLES[experiment.trainable.name].module)
-    data, model = (getattr(experiment, name).model_dump() for name in ("data", "model"))
-    archs = sampled_values(space).get("arch", [model["arch"]]) if space is not None else [model["arch"]]
-    found = (problem for arch in archs for problem in module.check(data, {**model, "arch": arch}))
+    sections = TRAINABLES[experiment.trainable.name].sections
+    config = {name: getattr(experiment, name).model_dump() for name in sections}
+    found = module.check(config, sampled_values(space) if space is not None else {})
     problems.extend(dict.fromkeys(found))
+
+
+def _with_rungs(experiment: Experiment, space: SearchSpace, problems: list[Problem]) -> Experiment:
+    """The experiment with the rungs that its learning rate's cycles give, where these are asked for."""
+    scheduler = experiment.scheduler
+    if scheduler.rungs != "cycle_ends":
+        return experiment
+    module = TRAINABLES[experiment.trainable.name].module
+    find = getattr(importlib.import_module(module), "rungs", None) if module else None
+    if find is None:
+        message = f"'{experiment.trainable.name}' has no cycles of its own: give a list of fidelities"
+        problems.append(Problem("scheduler.rungs", message))
+        return experiment
+    config = {name: getattr(experiment, name).model_dump() for name in TRAINABLES[experiment.trainable.name].sections}
+    options = {name: getattr(scheduler, name) for name in ("grace_period", "max_t", "reduction_factor")}
+    try:
+        rungs = find(config, sampled_values(space), **options)
+    except InvalidInput as error:
+        problems.extend(error.problems)
+        return experiment
+    return experiment.model_copy(update={"scheduler": scheduler.model_copy(update={"rungs": tuple(rungs)})})
 
 
 def _worded(problems: list[Problem], document: Document) -> list[Problem]:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import importlib
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -29,6 +29,7 @@ def start(
     objective: Objective | None = None,
     out: Path | None = None,
     listener: Listener | None = None,
+    narrowed: Mapping[str, Any] | None = None,
 ) -> History:
     """Run an experiment to its end.
 
@@ -37,6 +38,7 @@ def start(
         objective: The function itself; None: what ``trainable`` names.
         out: The run directory; must not exist, or be empty. None: ``runs/<name>-<time>``.
         listener: Called with each event and the run's history after it.
+        narrowed: See `hpo_ray.lr_range.resolve`; journalled with the experiment.
 
     Returns:
         The finished run.
@@ -52,7 +54,7 @@ def start(
 
     payload = pack(objective or objective_of(experiment))
     known = prior.load(experiment) if experiment.prior.runs else None
-    return Stint(experiment, payload, new_run_dir(experiment.name, out), listener).drive([], known)
+    return Stint(experiment, payload, new_run_dir(experiment.name, out), listener).drive([], known, narrowed)
 
 
 def resume(

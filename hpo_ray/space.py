@@ -167,6 +167,10 @@ class SearchSpace:
         """Each parameter's default, or else its centre (a choice's first value); None if no parameter has a default."""
         if all(domain.default is UNSET for domain in self.domains.values()):
             return None
+        return self.central_config()
+
+    def central_config(self) -> dict[str, Any]:
+        """Each parameter's default, or else its centre (a choice's first value)."""
         return self._arranged(self._conditions.defaults())
 
     def contains(self, config: Mapping[str, object]) -> bool:

@@ -7,7 +7,7 @@ import signal
 import sys
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -67,8 +67,14 @@ class Stint:
         self._interrupting = False
         self._lost_at: float | None = None
 
-    def drive(self, events: list[Event], known: Any) -> History:
-        """Run what `events`, the journal so far, leave to be done; the journal always says how it ended."""
+    def drive(self, events: list[Event], known: Any, narrowed: Mapping[str, Any] | None = None) -> History:
+        """Run what `events`, the journal so far, leave to be done; the journal always says how it ended.
+
+        Args:
+            events: Empty for a new run.
+            known: What earlier runs tell the searcher, or None.
+            narrowed: Why a parameter's range is what it is, if a test chose it: name to ``range`` and ``reason``.
+        """
         run_dir = self._history.run_dir
         with Journal(run_dir, self._follow, self._note) as self._log:
             before = lock.written(run_dir)
@@ -81,7 +87,7 @@ class Stint:
                 self._unchanged(events)
                 if before is not None:
                     self._note(f"taking over from {before}, which is gone")
-                self._drive(events, known)
+                self._drive(events, known, narrowed or {})
         return self._history
 
     def _unchanged(self, events: list[Event]) -> None:
@@ -94,18 +100,21 @@ class Stint:
         if log.damaged:
             self._note(f"{log.damaged} damaged line{'s' * (log.damaged > 1)} in the journal: passed over")
 
-    def _drive(self, events: list[Event], known: Any) -> None:
+    def _drive(self, events: list[Event], known: Any, narrowed: Mapping[str, Any]) -> None:
         from hpo_ray.driver import Driver  # imports Ray
 
         log = self._log
         self._driver = driver = Driver(self._experiment, log, self._history, self._keeper)
         driver.replay(events)
-        learned = {"prior": known.observations} if known is not None else {}
+        learned: dict[str, Any] = {"prior": known.observations} if known is not None else {}
+        if narrowed:
+            learned["narrowed"] = dict(narrowed)
         started = log.append(
             "run_started", experiment=self._experiment.model_dump(), environment=environment(), **learned
         )
         try:
-            for note in known.notes if known is not None else ():
+            reasons = [f"space.{name}={found['range']}: {found['reason']}" for name, found in narrowed.items()]
+            for note in [*reasons, *(known.notes if known is not None else ())]:
                 self._note(note)
             driver.learn(started.get("prior", ()))
             self._keeper.clear()

@@ -8,7 +8,6 @@ from pathlib import Path
 
 import pytest
 
-
 if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
     # As a shell starts what it puts into the background: the commands under test would inherit it.
     signal.signal(signal.SIGINT, signal.default_int_handler)

@@ -10,6 +10,7 @@ from hypothesis import strategies as st
 
 from hpo_ray import config
 from hpo_ray.config import GROUPS, choices_of, load, packaged_conf, parse_value
+from hpo_ray.errors import InvalidInput
 from hpo_ray.experiment import Experiment
 from hpo_ray.preflight import check
 
@@ -30,11 +31,20 @@ def test_the_issue_of_it_all() -> None:
     assert experiment.space["optimizer"] == "choice(sgd, adam)"
 
 
-@pytest.mark.parametrize("name", [n for n in choices_of("experiment", [packaged_conf()]) if n not in ("images",)])
+@pytest.mark.parametrize("name", choices_of("experiment", [packaged_conf()]))
 def test_every_packaged_experiment_is_good(name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     (tmp_path / "my.py").write_text("def train(config, trial): ...\n")
     monkeypatch.chdir(tmp_path)
+    for label in ("ants", "bees"):
+        (tmp_path / "photos" / label).mkdir(parents=True)
+        (tmp_path / "photos" / label / "1.jpg").touch()
+    (tmp_path / "weights.pt").touch()
+    for file in ("train-images-idx3", "train-labels-idx1", "t10k-images-idx3", "t10k-labels-idx1"):
+        (tmp_path / f"{file}-ubyte").touch()
     own = ["trainable.target=my.py:train", "space.x=uniform(0, 1)"] if name == "function" else []
+    own += ["data.root=photos"] if name == "images" or name.startswith("finetune") else []
+    own += ["data.root=."] if name == "fashion_mnist" else []
+    own += ["model.weights=weights.pt"] if name.startswith("finetune") else []
     assert resolved(f"experiment={name}", *own).name
 
 
@@ -124,3 +134,24 @@ def test_an_experiment_is_frozen() -> None:
 
     with pytest.raises(ValidationError):
         resolved("experiment=digits").trials = 3  # type: ignore[misc]
+
+
+def test_rungs_come_from_the_ends_of_the_rates_cycles() -> None:
+    cycles = ["training.schedule=sgdr", "training.cycle_len=2", "scheduler.max_t=14"]
+    assert resolved("experiment=digits", *cycles, "scheduler.rungs=cycle_ends").scheduler.rungs == (2, 6)
+    assert resolved("experiment=digits", "scheduler.max_t=14").scheduler.rungs == "geometric"
+    assert resolved("experiment=digits", "scheduler.max_t=14", "scheduler.rungs=[2, 5]").scheduler.rungs == (2, 5)
+
+
+@pytest.mark.parametrize(
+    ("overrides", "words"),
+    [
+        (["experiment=digits", "space.cycle_len=choice(1, 2)", "scheduler.rungs=cycle_ends"], "cycle_len"),
+        (["experiment=digits", "scheduler.rungs=[5, 2]"], "rising fidelities from grace_period=1 to below max_t=27"),
+        (["experiment=digits", "scheduler.rungs=[3, 99]"], "rising fidelities"),
+        (["experiment=digits", "scheduler=none", "scheduler.rungs=[3]"], "takes no rungs"),
+    ],
+)
+def test_rungs_that_make_no_sense_are_told(overrides: list[str], words: str) -> None:
+    with pytest.raises(InvalidInput, match=words.replace("[", r"\[")):
+        resolved(*overrides)

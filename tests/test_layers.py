@@ -21,7 +21,8 @@ ALLOWED: dict[str, set[str]] = {
     "snapshot": {"journal", "tally"},
     "history": {"errors", "journal", "lock", "tally"},
     "config": {"errors"},
-    "experiment": {"errors", "space"},
+    "sections": set(),
+    "experiment": {"errors", "sections", "space"},
     "prior": {"errors", "domains", "experiment", "history", "journal", "space"},
     "data": {"errors"},
     "models": {"errors"},
@@ -88,7 +89,8 @@ ALLOWED: dict[str, set[str]] = {
     "screen": {"history", "journal", "lock", "results", "tally"},
     "console": {"errors", "history", "journal", "results", "screen"},
     "supervisor": {"errors", "history", "lock", "snapshot"},
-    "api": {"errors", "config", "experiment", "history", "preflight", "results", "runner", "space", "trainables"},
+    "lr_range": {"errors", "config", "experiment", "preflight", "trainables", "training"},
+    "api": {"errors", "config", "experiment", "history", "lr_range", "results", "runner", "space", "trainables"},
     "cli": {
         "errors",
         "config",
@@ -97,7 +99,8 @@ ALLOWED: dict[str, set[str]] = {
         "folders",
         "history",
         "lock",
-        "preflight",
+        "lr_range",
+        "results",
         "runner",
         "screen",
         "snapshot",
@@ -118,6 +121,7 @@ NO_RAY_MODULES = {
     "trainables/function.py",
     "trainables/__init__.py",
     "trainables/image_classification.py",
+    "trainables/image_source.py",
 }
 
 

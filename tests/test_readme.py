@@ -40,18 +40,29 @@ def newcomer(in_tmp: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
         (in_tmp / "photos" / name).mkdir(parents=True)
         for number in range(8):
             Image.new("RGB", (32, 32), (number, 0, 0)).save(in_tmp / "photos" / name / f"{number}.jpg")
+    (in_tmp / "weights").mkdir()
+    (in_tmp / "weights" / "convnext_tiny.pt").touch()
+    (in_tmp / "data" / "fashion-mnist").mkdir(parents=True)
+    for part in ("train", "t10k"):
+        for kind in ("images-idx3", "labels-idx1"):
+            (in_tmp / "data" / "fashion-mnist" / f"{part}-{kind}-ubyte.gz").touch()
     return in_tmp
 
 
 def validated(command: list[str], folder: Path) -> int:
-    """Exit code of a `run` or `config` command, checked without running; photographs are here, GPUs may not be."""
-    here = [word.replace("/photos", str(folder / "photos")) for word in command[2:]]
+    """Exit code of a `run`, `config` or `lr-find` command, checked without running; photographs are here, GPUs may
+    not be."""
+    here = [re.sub(r"=/(?=photos|weights|data)", f"={folder}/", word) for word in command[2:]]
     words = [word for word in here if not word.startswith(("resources.gpus_per_trial=", "--supervise"))]
+    if any(word.startswith("experiment=finetune") for word in words):  # torchvision's weights may be out of reach
+        words = [f"model.weights={folder}/weights/convnext_tiny.pt", *words]
     return console.guarded(lambda: cli.app(["validate", "--", *words], standalone_mode=False))
 
 
 @pytest.mark.parametrize(
-    "command", [c for c in commands(README) if c[:2] in (["hpo-ray", "run"], ["hpo-ray", "config"])], ids=" ".join
+    "command",
+    [c for c in commands(README) if c[:2] in (["hpo-ray", "run"], ["hpo-ray", "config"], ["hpo-ray", "lr-find"])],
+    ids=" ".join,
 )
 def test_every_hpo_ray_command_is_valid(newcomer: Path, command: list[str]) -> None:
     assert validated(command, newcomer) == 0

@@ -9,9 +9,9 @@ if TYPE_CHECKING:
     from hpo_ray.schedulers.none import NoScheduler
 
 # Options that each scheduler takes beside its name, with their defaults; None: must be given.
-SCHEDULERS: dict[str, dict[str, int | None]] = {
+SCHEDULERS: dict[str, dict[str, int | str | None]] = {
     "none": {},
-    "asha": {"max_t": None, "grace_period": 1, "reduction_factor": 3},
+    "asha": {"max_t": None, "grace_period": 1, "reduction_factor": 3, "rungs": "geometric"},
 }
 
 

@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, Any
 
 from ray.tune.schedulers import FIFOScheduler, TrialScheduler
 
-from hpo_ray.schedulers.rungs import Decision, Rungs
+from hpo_ray.schedulers.rungs import Decision, Rungs, rung_levels
 
 if TYPE_CHECKING:
     from ray.tune.execution.tune_controller import TuneController
@@ -31,6 +31,7 @@ class ASHAScheduler(FIFOScheduler):
         mode: str | None = None,
         grace_period: int = 1,
         reduction_factor: int = 3,
+        rungs: Sequence[int] | str = "geometric",
         on_decision: Callable[[str, Decision], None] | None = None,
     ) -> None:
         """Make a scheduler.
@@ -42,6 +43,8 @@ class ASHAScheduler(FIFOScheduler):
             mode: ``"min"`` or ``"max"``; None: the Tuner's.
             grace_period: No trial is stopped before this fidelity; the first rung.
             reduction_factor: One in so many trials is kept at each rung.
+            rungs: Where trials are compared: rising fidelities from `grace_period` to below `max_t`, or
+                ``"geometric"``: grace_period * reduction_factor^k.
             on_decision: Told the trial's id and each decision.
 
         Raises:
@@ -57,9 +60,15 @@ class ASHAScheduler(FIFOScheduler):
                 raise ValueError(f"The value of `{name}` is {value}, but must be at least {least}.")
         if mode not in ("min", "max", None):
             raise ValueError(f"The value of `mode` is {mode!r}, but must be 'min' or 'max'.")
+        if isinstance(rungs, str) and rungs != "geometric":
+            raise ValueError(f"The value of `rungs` is {rungs!r}, but must be 'geometric' or a list.")
+        bounds = {"grace_period": grace_period, "max_t": max_t, "reduction_factor": reduction_factor}
+        levels = rung_levels(**bounds) if isinstance(rungs, str) else list(rungs)
+        if levels != sorted(set(levels)) or (levels and not grace_period <= levels[0] <= levels[-1] < max_t):
+            raise ValueError(f"The value of `rungs` is {levels}, but must rise from {grace_period} to below {max_t}.")
         self._metric, self._mode, self._fidelity = metric, mode, fidelity
         self._max_t = max_t
-        self._rungs = Rungs(grace_period=grace_period, max_t=max_t, reduction_factor=reduction_factor)
+        self._rungs = Rungs(levels, reduction_factor)
         self._on_decision = on_decision
 
     def set_search_properties(self, metric: str | None, mode: str | None, **spec: object) -> bool:

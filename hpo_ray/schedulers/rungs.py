@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import bisect
 import math
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 
@@ -49,8 +50,9 @@ def rung_levels(*, grace_period: int, max_t: int, reduction_factor: int) -> list
 class Rungs:
     """The values recorded at each rung; a function of the reports in the order they arrived."""
 
-    def __init__(self, *, grace_period: int, max_t: int, reduction_factor: int) -> None:
-        self.levels = rung_levels(grace_period=grace_period, max_t=max_t, reduction_factor=reduction_factor)
+    def __init__(self, levels: Sequence[int], reduction_factor: int) -> None:
+        """Args: rising fidelities, e.g. from `rung_levels`, and how many trials of which one is kept."""
+        self.levels = list(levels)
         self._factor = reduction_factor
         # Values are kept by the fidelity they were measured at: a trial that reports every 5 epochs fills rung 3 at 5,
         # and is compared with others that did so, not with values from epoch 3.

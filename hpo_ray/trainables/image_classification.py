@@ -6,22 +6,30 @@ configuration.
 
 from __future__ import annotations
 
-import time
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from hpo_ray.errors import Problem
+from hpo_ray.errors import InvalidInput, Problem
 
 if TYPE_CHECKING:
+    import torch
     from torch import nn
 
-    from hpo_ray.data.images import ImageData
+    from hpo_ray.trainables.image_source import ImageSource
     from hpo_ray.trainables.trial import Trial
+    from hpo_ray.training.lr_finder import RangeTest
+    from hpo_ray.training.lr_schedules import Schedule
+    from hpo_ray.training.stages import Stage
+    from hpo_ray.training.trainer import Fit
 
-# Evaluation keeps no activations for a backward pass, so batches of this many times the training's fit as well.
-_EVALUATION_BATCHES = 2
+# The options of a learning rate schedule, as `training` has them.
+_SCHEDULE = (
+    *("warmup_epochs", "floor", "step_epochs", "gamma", "staircase", "half_cycle_epochs", "cycle_len", "cycle_mult"),
+    *("peak_at", "div", "final_div", "cycle_momentum", "parts"),
+)
 
 
 def train(config: dict, trial: Trial) -> None:
@@ -31,9 +39,8 @@ def train(config: dict, trial: Trial) -> None:
     and threads. Python's, numpy's and torch's global generators are as before afterwards.
 
     Args:
-        config: The sections `data` (see `hpo_ray.data.images.load`, and `workers`), `model` (see
-            `hpo_ray.models.vision.build`) and `training`: `optimizer`, `lr`, `momentum`, `weight_decay` (see
-            `hpo_ray.training.optimizers.build`), `batch_size`, `epochs`.
+        config: The sections `data`, `model` and `training`, with the fields of `hpo_ray.sections`; what is missing
+            has its default.
         trial: Reports what `hpo_ray.trainables.TRAINABLES` declares: `epoch` counts finished epochs from 1,
             `val_error` is a fraction, `epoch_s` is seconds of training and validation. A diverged trial reports NaN
             and goes on.
@@ -52,35 +59,154 @@ def train(config: dict, trial: Trial) -> None:
 
 
 def _train(config: dict, trial: Trial) -> None:
-    from hpo_ray.data import parts
-    from hpo_ray.training import checkpoint, evaluate, loop, optimizers
+    from hpo_ray.models import freezing, groups, trunk
+    from hpo_ray.trainables.image_source import ImageSource
+    from hpo_ray.training import stages
 
-    training = dict(config["training"])
-    batch_size, epochs = int(training.pop("batch_size")), int(training.pop("epochs"))
-    pieces = trial.micro_batches
-    workers = int(config["data"].get("workers", 0))
-    data = _data(config)
-    model = _model(config["model"], data).to(trial.device)
-    optimizer = optimizers.build(training.pop("optimizer"), model.parameters(), **training)
+    training = config["training"]
+    epochs = int(training["epochs"])
+    plan = stages.plan(training.get("stages"), epochs)
+    pieces = trial.micro_batches * int(training.get("accumulate", 1))
+    source = ImageSource(config, seed=trial.seed, device=trial.device, pieces=pieces)
+    model = source.model()
+    fit = _fit(model, training, source, trial.device, pieces)
     saved = trial.load_checkpoint()
-    done = checkpoint.load(saved, model=model, optimizer=optimizer) if saved else 0
-    for epoch in range(done + 1, epochs + 1):
-        start = time.perf_counter()
-        lr = optimizer.param_groups[0]["lr"]
-        order = parts.epoch_generator(trial.seed, epoch)
-        batches = parts.batches(data.train, batch_size, order=order, workers=workers)
-        train_loss = loop.train_epoch(model, batches, optimizer, trial.device, pieces)
-        batches = parts.batches(data.valid, _evaluation_batch(batch_size, pieces), workers=workers)
-        valid = evaluate.evaluate(model, batches, trial.device)
-        trial.report(
-            checkpoint=partial(checkpoint.save, model=model, optimizer=optimizer, epoch=epoch),
-            epoch=epoch,
-            train_loss=train_loss,
-            val_loss=valid.loss,
-            val_error=valid.error,
-            val_accuracy=valid.accuracy,
-            lr=lr,
-            epoch_s=time.perf_counter() - start,
+    if saved:
+        fit.load(saved)
+    entered = None
+    while fit.done < epochs and not fit.out_of_patience:
+        stage = stages.stage_at(plan, fit.done)
+        if stage is not entered:
+            entered, schedule = stage, _schedule(training, stage)
+            freezing.freeze(model, stage.train, groups.layer_groups(model, int(training.get("groups", 3))))
+        row = fit.epoch(
+            source.train(fit.done + 1, stage, model),
+            source.valid(stage, model),
+            steps=source.steps,
+            schedule=schedule,
+            since=stage.since,
+            part=trunk.head_part if stage.cached else None,
+            train_mode=_train_mode(training),
+            mix=None if stage.cached else source.mix,
+        )
+        trial.report(checkpoint=fit.save, **row)
+
+
+def _fit(model: nn.Module, training: Mapping[str, Any], source: ImageSource, device: str, pieces: int) -> Fit:
+    import torch
+
+    from hpo_ray.training.trainer import Fit, Options
+
+    if training.get("channels_last"):
+        model = model.to(memory_format=torch.channels_last)
+    options = Options(
+        precision=training.get("precision", "fp32"),
+        clip_norm=training.get("clip_norm"),
+        label_smoothing=float(training.get("label_smoothing", 0.0)),
+        loss_weights=source.loss_weights,
+        micro_batches=pieces,
+        ema_decay=training.get("ema_decay"),
+        patience=training.get("patience"),
+        compile=bool(training.get("compile", False)),
+    )
+    return Fit(model, _optimizer(model, training), device, options)
+
+
+def _optimizer(model: nn.Module, training: Mapping[str, Any]) -> torch.optim.Optimizer:
+    """Over all layer groups from the start, frozen ones too: their rates are set, and a group cannot be added later."""
+    from hpo_ray.models import groups
+
+    decay = training.get("layer_decay")
+    if decay is not None:
+        parted, ratio = groups.layer_groups(model, None), 1 / float(decay)
+    else:
+        parted, ratio = groups.layer_groups(model, int(training.get("groups", 3))), float(training.get("lr_ratio", 1.0))
+    factors = groups.lr_factors(parted, ratio)
+    return _built(
+        [
+            {"name": group.name, "params": group.parameters, "lr_factor": factor}
+            for group, factor in zip(parted, factors, strict=True)
+        ],
+        training,
+    )
+
+
+def _head_optimizer(head: nn.Module, training: Mapping[str, Any]) -> torch.optim.Optimizer:
+    return _built(head.parameters(), training)
+
+
+def _built(parameters: Any, training: Mapping[str, Any]) -> torch.optim.Optimizer:
+    from hpo_ray.training import optimizers
+
+    momentum = training.get("momentum")
+    return optimizers.build(
+        training["optimizer"],
+        parameters,
+        lr=float(training["lr"]),
+        momentum=None if momentum is None else float(momentum),
+        weight_decay=float(training.get("weight_decay", 0.0)),
+        decay_norms=bool(training.get("decay_norms", True)),
+    )
+
+
+def _train_mode(training: Mapping[str, Any]) -> Callable[[nn.Module], None]:
+    from hpo_ray.models import freezing
+
+    return partial(freezing.train_mode, freeze_norms=bool(training.get("freeze_norms", False)))
+
+
+def _schedule(training: Mapping[str, Any], stage: Stage) -> Schedule:
+    """The learning rate over one stage."""
+    from hpo_ray.training import lr_schedules
+
+    name = training.get("schedule", "constant")
+    schedule = lr_schedules.build(name, epochs=stage.epochs, **_options(training, name))
+    return replace(schedule, lr=lambda epoch: stage.lr_factor * schedule.lr(epoch))
+
+
+def _options(training: Mapping[str, Any], name: str) -> dict[str, Any]:
+    """What a schedule reads of the options: where a search chooses among schedules, others' stand beside its own."""
+    from hpo_ray.training import lr_schedules
+
+    return {key: training[key] for key in lr_schedules.reads(name) if training.get(key) is not None}
+
+
+def range_test(config: dict, *, seed: int = 0, device: str = "cpu", cpus: int = 1, steps: int = 100) -> RangeTest:
+    """Learning rates from tiny to huge on the configuration's first stage; see `hpo_ray.training.lr_finder`.
+
+    Args:
+        config: As for `train`.
+        seed: Of the weights and the order of the images.
+        device: Where to compute.
+        cpus: Threads.
+        steps: Batches to take at most.
+
+    Raises:
+        InvalidInput: As for `train`.
+    """
+    import torch
+
+    from hpo_ray.models import freezing, groups, trunk
+    from hpo_ray.trainables.image_source import ImageSource
+    from hpo_ray.training import checkpoint, lr_finder, stages
+
+    torch.set_num_threads(max(1, cpus))
+    training = config["training"]
+    [stage, *_] = stages.plan(training.get("stages"), int(training["epochs"]))
+    with checkpoint.own_rng(seed):
+        source = ImageSource(config, seed=seed, device=device, pieces=int(training.get("accumulate", 1)))
+        model = source.model()
+        freezing.freeze(model, stage.train, groups.layer_groups(model, int(training.get("groups", 3))))
+        tested, make = model, partial(_optimizer, training=training)
+        if stage.cached:  # the batches hold activations, and the head is all that takes them
+            tested, make = trunk.head_part(model), partial(_head_optimizer, training=training)
+        return lr_finder.range_test(
+            tested,
+            lambda: source.train(1, stage, model),
+            make,
+            device=device,
+            steps=steps,
+            train_mode=None if stage.cached else _train_mode(training),
         )
 
 
@@ -99,51 +225,86 @@ def errors_on_test(config: dict, checkpoint: Path, device: str = "cpu", micro_ba
     Raises:
         RunFailed: The checkpoint cannot be read or belongs to another configuration.
     """
-    from hpo_ray.data import parts
+    from hpo_ray.trainables.image_source import ImageSource
     from hpo_ray.training import checkpoint as checkpoints
     from hpo_ray.training import evaluate
 
-    data = _data(config)
+    source = ImageSource(config, seed=0, device=device, pieces=micro_batches)
     with checkpoints.own_rng(0):  # the first weights are drawn only to be overwritten
-        model = _model({**config["model"], "weights": None}, data).to(device)
+        model = source.model(scratch=True)
     checkpoints.load_weights(checkpoint, model=model)
-    size = _evaluation_batch(int(config["training"]["batch_size"]), micro_batches)
-    batches = parts.batches(data.test, size, workers=int(config["data"].get("workers", 0)))
-    found = evaluate.evaluate(model, batches, device)
+    found = evaluate.evaluate(model, source.test(), device)
     return found.errors, found.n
 
 
-def check(data: Mapping[str, Any], model: Mapping[str, Any]) -> list[Problem]:
+def check(config: Mapping[str, Mapping[str, Any]], sampled: Mapping[str, Any]) -> list[Problem]:
     """Mistakes that can be seen before anything starts, in a fraction of a second; no picture is opened.
 
     Torch is imported only if a torchvision architecture is named.
 
     Args:
-        data: The configuration's section of that name.
-        model: Likewise.
+        config: The sections `data`, `model` and `training`.
+        sampled: The search space's fields, each with its values, or with None if they are too many to list.
 
     Returns:
         Every problem, with the key it belongs to; empty if there are none.
     """
     from hpo_ray.data import checks
+
+    data, model, training = config["data"], config["model"], config["training"]
+    archs = sampled.get("arch") or [model["arch"]]
+    return [
+        *checks.check(data["name"], data.get("root"), download=bool(data.get("download"))),
+        *(problem for arch in archs for problem in _check_model(arch, model)),
+        *_check_training(training, model, sampled),
+    ]
+
+
+def rungs(config: Mapping[str, Mapping[str, Any]], sampled: Mapping[str, Any], **scheduler: int) -> list[int]:
+    """Where ASHA compares trials so that a cycle of the learning rate has just ended.
+
+    Args:
+        config: As for `check`.
+        sampled: Likewise.
+        **scheduler: `grace_period`, `max_t`, `reduction_factor`.
+
+    Raises:
+        InvalidInput: The search moves the cycles.
+    """
+    from hpo_ray.training import lr_schedules, stages
+
+    training = config["training"]
+    moved = sorted({"schedule", "epochs", *_SCHEDULE} & set(sampled))
+    if moved:
+        message = f"'cycle_ends' differ from trial to trial: the space holds {', '.join(moved)}"
+        raise InvalidInput(Problem("scheduler.rungs", message))
+    ends = [
+        stage.since + end
+        for stage in stages.plan(training["stages"], training["epochs"])
+        for end in _schedule(training, stage).cycle_ends
+    ]
+    return lr_schedules.rungs_at_cycle_ends(ends, **scheduler)
+
+
+def _check_model(arch: str, model: Mapping[str, Any]) -> list[Problem]:
     from hpo_ray.models import names
 
-    arch = names.check_arch(model["arch"])
-    of_model = arch or names.check_weights(model["arch"], model.get("weights"))
-    return [*checks.check(data["name"], data.get("root")), *([of_model] if of_model else [])]
+    weights = model.get("weights")
+    found = names.check_arch(arch) or names.check_weights(arch, weights)
+    if found is None and weights == names.DEFAULT_WEIGHTS:
+        found = names.check_download(arch)
+    return [found] if found else []
 
 
-def _evaluation_batch(batch_size: int, pieces: int) -> int:
-    return max(1, _EVALUATION_BATCHES * batch_size // pieces)
+def _check_training(training: Mapping[str, Any], model: Mapping[str, Any], sampled: Mapping[str, Any]) -> list[Problem]:
+    from hpo_ray.training import lr_schedules, stages
 
-
-def _data(config: dict) -> ImageData:
-    from hpo_ray.data import images
-
-    return images.load(**{key: value for key, value in config["data"].items() if key != "workers"})
-
-
-def _model(section: Mapping[str, Any], data: ImageData) -> nn.Module:
-    from hpo_ray.models import vision
-
-    return vision.build(**section, classes=len(data.classes), channels=data.channels, image_size=data.image_size)
+    found = stages.problems(training["stages"], training["epochs"]) if "epochs" not in sampled else []
+    if any(stage.get("cached") for stage in training["stages"]) and model.get("weights") is None:
+        message = "cached=true keeps the activations of a trunk with weights, but model.weights is null"
+        found.append(Problem("training.stages", message))
+    if "schedule" not in sampled:
+        options = {key: training[key] for key in _SCHEDULE if key not in sampled and training.get(key) is not None}
+        shortest = min((stage.get("epochs") or 1 for stage in training["stages"]), default=training["epochs"])
+        found += lr_schedules.problems(training["schedule"], epochs=shortest, **options)
+    return found

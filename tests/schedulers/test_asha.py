@@ -46,11 +46,20 @@ def test_plain_tune_trials_are_stopped_at_rungs(tmp_path: Path) -> None:
         ({"max_t": 9, "reduction_factor": 1}, "`reduction_factor` is 1, but must be at least 2"),
         ({"max_t": 9, "grace_period": 0}, "`grace_period` is 0, but must be at least 1"),
         ({"max_t": 2, "grace_period": 3}, "`max_t` is 2, but must be at least 3"),
+        ({"max_t": 9, "rungs": [3, 2]}, r"`rungs` is \[3, 2\], but must rise from 1 to below 9"),
+        ({"max_t": 9, "rungs": [3, 9]}, r"`rungs` is \[3, 9\], but must rise from 1 to below 9"),
+        ({"max_t": 9, "rungs": "cycles"}, "`rungs` is 'cycles', but must be 'geometric' or a list"),
     ],
 )
 def test_numbers_out_of_range_are_refused(options: dict[str, Any], message: str) -> None:
     with pytest.raises(ValueError, match=message):
         ASHAScheduler(**options)
+
+
+def test_rungs_may_be_given() -> None:
+    scheduler = ASHAScheduler(max_t=9, rungs=[2, 6], mode="min")
+    found = [scheduler.record("a", fidelity, 1.0) for fidelity in range(1, 9)]
+    assert [decision.rung for decision in found if decision is not None] == [2, 6]
 
 
 class _Trial:

@@ -41,6 +41,8 @@ DIGITS = {
         "optimizer": "adam",
         "momentum": 0.9,
         "weight_decay": 0.0,
+        "schedule": "constant",
+        "stages": (),
     },
 }
 
@@ -319,11 +321,32 @@ def test_a_damaged_checkpoint_is_passed_over_for_the_one_before(tmp_path):
 
 
 def test_check_collects_every_mistake(tmp_path):
-    assert recipe.check(DIGITS["data"], DIGITS["model"]) == []
+    assert recipe.check(DIGITS, {}) == []
     wrong = config_with(name="folder", root=str(tmp_path / "none"), arch="resnet81")
-    assert [problem.key for problem in recipe.check(wrong["data"], wrong["model"])] == ["data.root", "model.arch"]
+    assert [problem.key for problem in recipe.check(wrong, {})] == ["data.root", "model.arch"]
     wrong = config_with(root="/photos", weights="none.pt")
-    assert [problem.key for problem in recipe.check(wrong["data"], wrong["model"])] == ["data.root", "model.weights"]
+    assert [problem.key for problem in recipe.check(wrong, {})] == ["data.root", "model.weights"]
+
+
+@pytest.mark.parametrize(
+    ("changes", "sampled", "keys"),
+    [
+        ({"stages": [{"epochs": 1}]}, {}, ["training.epochs"]),
+        ({"stages": [{"epochs": 1}]}, {"epochs": [1, 3]}, []),
+        ({"stages": [{"train": "head", "cached": True, "epochs": 2}]}, {}, ["training.stages"]),
+        ({"schedule": "cosine", "cycle_len": 2.0}, {}, ["training.cycle_len"]),
+        ({"schedule": "cosine", "cycle_len": 2.0}, {"schedule": ["cosine", "sgdr"]}, []),
+        ({"schedule": "cosine", "cycle_len": 2.0}, {"cycle_len": [1.0, 2.0]}, []),
+        ({"schedule": "sgdr", "warmup_epochs": 2.0}, {}, ["training.warmup_epochs"]),
+        ({}, {"arch": ["cnn", "resnet81"]}, ["model.arch"]),
+    ],
+    ids=str,
+)
+def test_check_sees_stages_and_schedules_that_do_not_fit(changes, sampled, keys):
+    config = copy.deepcopy(DIGITS)
+    config["training"] |= changes
+    config["training"]["stages"] = [{"cached": False, **stage} for stage in config["training"]["stages"]]
+    assert [problem.key for problem in recipe.check(config, sampled)] == keys
 
 
 def test_what_check_passes_over_is_refused_by_training(tmp_path):
@@ -332,11 +355,11 @@ def test_what_check_passes_over_is_refused_by_training(tmp_path):
 
 
 def test_the_driver_checks_our_own_models_without_torch(folder_of_pictures):
-    data, model = {**DIGITS["data"], "name": "folder", "root": folder_of_pictures}, DIGITS["model"]
+    config = config_with(name="folder", root=folder_of_pictures, schedule="one_cycle", stages=[{"epochs": 2}])
     code = (
         "import sys\n"
         "from hpo_ray.trainables import image_classification as recipe\n"
-        f"assert recipe.check({data!r}, {model!r}) == []\n"
+        f"assert recipe.check({config!r}, {{}}) == []\n"
         "heavy = {'torch', 'torchvision', 'sklearn', 'scipy', 'ray', 'PIL'} & set(sys.modules)\n"
         "assert not heavy, heavy\n"
     )
@@ -352,6 +375,6 @@ def test_real_photographs(tmp_path):
         name="folder", root=f"{folder}/hymenoptera", image_size=96, arch="mobilenet_v2", weights=weights,
         optimizer="adamw", lr=3e-4, batch_size=32, epochs=1, dropout=0.0,
     )  # fmt: skip
-    assert recipe.check(config["data"], config["model"]) == []
+    assert recipe.check(config, {}) == []
     recorder = run(tmp_path, config, cpus=2)
     assert recorder.rows[-1]["val_error"] < 0.3

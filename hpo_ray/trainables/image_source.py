@@ -1,0 +1,152 @@
+"""What a stage of an image training learns from and measures on: augmented images, or cached activations.
+
+Joins data and model for the image recipe; knows no trial and no Ray. Imports torch.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Mapping
+from functools import cached_property
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from hpo_ray.data import augment, features, images, parts
+from hpo_ray.models import preprocessing, trunk, vision
+from hpo_ray.training.stages import Stage
+
+# Evaluation keeps no activations for a backward pass, so batches of this many times the training's fit as well.
+_EVALUATION_BATCHES = 2
+Batches = Iterable[tuple[Tensor, Tensor]]
+
+
+class ImageSource:
+    """A configuration's images, in batches.
+
+    Attributes:
+        data: The three parts of the data set.
+    """
+
+    def __init__(self, config: Mapping[str, Any], *, seed: int, device: str, pieces: int = 1) -> None:
+        """Args: a trial's configuration and seed, where its model is, and in how many pieces it takes each batch."""
+        self._section = dict(config["data"])
+        self._model = dict(config["model"])
+        self._training = dict(config["training"])
+        self._seed = seed
+        self._device = device
+        self._pieces = pieces
+        self._kept: dict[str, parts.Part] = {}
+        self._digest: str | None = None
+        self.data = images.load(**self._loading())
+
+    def model(self, *, scratch: bool = False) -> nn.Module:
+        """A new model for these images. `scratch`: without its pretrained weights, to be filled from a checkpoint."""
+        section = {**self._model, "weights": None} if scratch else self._model
+        data = self.data
+        return vision.build(
+            **section, classes=len(data.classes), channels=data.channels, image_size=data.image_size
+        ).to(self._device)
+
+    @property
+    def steps(self) -> int:
+        """Batches an epoch."""
+        return -(-len(self.data.train) // int(self._training["batch_size"]))
+
+    @cached_property
+    def loss_weights(self) -> Tensor | None:
+        """Of each class, where rare ones are to weigh more."""
+        if self._section.get("balance", "none") != "weights":
+            return None
+        return parts.class_weights(self.data.train, len(self.data.classes)).to(self._device)
+
+    @cached_property
+    def mix(self) -> Callable[[Tensor, Tensor], tuple[Tensor, Tensor]] | None:
+        """Mixup or cutmix, where asked for."""
+        return augment.mixer(
+            float(self._training.get("mixup", 0.0)), float(self._training.get("cutmix", 0.0)), len(self.data.classes)
+        )
+
+    def train(self, epoch: int, stage: Stage, model: nn.Module) -> Batches:
+        """The training images of one epoch, or their activations."""
+        order = parts.epoch_generator(self._seed, epoch)
+        size = int(self._training["batch_size"])
+        balance = self._section.get("balance", "none") == "sampler"
+        if stage.cached:
+            return parts.batches(self._activations("train", model), size, order=order, balance=balance)
+        varied = self._augmentation if stage.augment else None
+        return parts.batches(self.data.train, size, order=order, workers=self._workers, augment=varied, balance=balance)
+
+    def valid(self, stage: Stage, model: nn.Module) -> Batches:
+        """The validation images, or their activations, in order."""
+        if stage.cached:
+            return parts.batches(self._activations("valid", model), self._evaluation_batch)
+        return parts.batches(self.data.valid, self._evaluation_batch, workers=self._workers)
+
+    def test(self) -> Batches:
+        """The test images, in order."""
+        return parts.batches(self.data.test, self._evaluation_batch, workers=self._workers)
+
+    def _activations(self, part: str, model: nn.Module) -> parts.Part:
+        """What the trunk makes of a part: computed by the first trial of the node that asks, read by all others."""
+        if part not in self._kept:
+            if self._digest is None:
+                head = vision.head_name(model)
+                state = [(key, value) for key, value in model.state_dict().items() if not key.startswith(f"{head}.")]
+                self._digest = features.weights_digest(state)
+            self._kept[part] = features.cached(
+                getattr(self.data, part),
+                key={"arch": self._model["arch"], "norm": self._model.get("norm", "own"), "weights": self._digest},
+                compute=lambda batch: _trunk(model, batch.to(self._device)),
+                folder=features.default_folder(),
+                max_bytes=int(float(self._section.get("cache_gb", 20.0)) * 2**30),
+                batch_size=self._evaluation_batch,
+                workers=self._workers,
+            )
+        return self._kept[part]
+
+    @cached_property
+    def _augmentation(self) -> augment.Augmentation | None:
+        kind = self._section.get("augment", "none")
+        if kind == "none":
+            return None
+        given = {key: float(self._section[key]) for key in ("zoom", "rotate", "lighting") if key in self._section}
+        return augment.Augmentation(kind, **given)
+
+    @property
+    def _workers(self) -> int:
+        return int(self._section.get("workers", 0))
+
+    @property
+    def _evaluation_batch(self) -> int:
+        return max(1, _EVALUATION_BATCHES * int(self._training["batch_size"]) // self._pieces)
+
+    def _loading(self) -> dict[str, Any]:
+        """The arguments of `images.load`; sizes and normalisation are those that the weights were trained with."""
+        other = {"workers", "augment", "zoom", "rotate", "lighting", "balance", "cache_gb"}
+        given = {key: value for key, value in self._section.items() if key not in other}
+        if self._model.get("weights") is None:
+            return given
+        # Whichever file the weights come from: a winner is scored where that file may be gone.
+        own = preprocessing.preprocessing(self._model["arch"], "default")
+        size = given.get("image_size") or own.crop
+        resize = own.resize
+        if size != own.crop and size and own.crop and own.resize:
+            resize = round(size * own.resize / own.crop)
+        return given | {
+            "image_size": size,
+            "resize": resize,
+            "interpolation": own.interpolation,
+            "mean": own.mean,
+            "std": own.std,
+        }
+
+
+def _trunk(model: nn.Module, batch: Tensor) -> Tensor:
+    modes = [(module, module.training) for module in model.modules()]
+    model.eval()
+    with torch.no_grad():
+        found = trunk.trunk_features(model, batch).float().cpu()
+    for module, training in modes:
+        module.training = training
+    return found
