@@ -217,7 +217,7 @@ KEYS = st.sampled_from([
 ])  # fmt: skip
 
 
-@settings(deadline=None, max_examples=150, suppress_health_check=list(HealthCheck))
+@settings(deadline=None, max_examples=80, suppress_health_check=list(HealthCheck))
 @given(overrides=st.lists(st.tuples(KEYS, VALUES), min_size=1, max_size=4))
 def test_any_override_is_good_or_a_named_mistake(hpo_ray_command: Command, overrides: list[tuple[str, str]]) -> None:
     arguments = [f"{key}={value}" for key, value in overrides]

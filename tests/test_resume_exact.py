@@ -157,7 +157,9 @@ def killed(run_dir: Path, *arguments: str, suggestions: int) -> None:
 
 
 @pytest.mark.usefixtures("ray_here")
-@pytest.mark.parametrize("searcher", ["random", "hyperopt", "gp_ei"])
+@pytest.mark.parametrize(
+    "searcher", ["gp_ei", *(pytest.param(name, marks=pytest.mark.slow) for name in ("random", "hyperopt"))]
+)
 def test_a_sweep_that_was_killed_twice_ends_as_one_that_was_not(tmp_path: Path, searcher: str) -> None:
     overrides = [f"searcher={searcher}", *ASHA]
     made = experiment(*overrides)
