@@ -278,13 +278,12 @@ class Driver:
         follows = f"attempt {trial.attempt + 1} follows" + (f" in {again.wait_s:g} s" if again.wait_s else "")
         if again.micro_batches != trial.micro_batches:
             follows += f", batches in {again.micro_batches} pieces"
-        if again.gpus != gpus_of(self.experiment, trial):
-            follows += f", on {again.gpus:g} GPUs"
-        self.notes.append(f"trial {trial.trial_id}: {end['reason']}; {follows}")
-        self._again.append((time.monotonic() + again.wait_s, trial))
         changed: dict[str, Any] = {"micro_batches": again.micro_batches}
         if again.gpus != gpus_of(self.experiment, trial):
+            follows += f", on {again.gpus:g} GPUs"
             changed["gpus"] = again.gpus
+        self.notes.append(f"trial {trial.trial_id}: {end['reason']}; {follows}")
+        self._again.append((time.monotonic() + again.wait_s, trial))
         return {
             **end,
             "status": "interrupted",

@@ -5,7 +5,6 @@ Knows the registries of searchers, schedulers and trainables; starts nothing and
 
 from __future__ import annotations
 
-import importlib
 import itertools
 import os
 import socket
@@ -22,7 +21,8 @@ from hpo_ray.experiment import Experiment
 from hpo_ray.schedulers import SCHEDULERS
 from hpo_ray.searchers import SEARCHERS
 from hpo_ray.space import SearchSpace
-from hpo_ray.space_check import check_space, sampled_values
+from hpo_ray.space_check import check_space
+from hpo_ray.trainable_check import check_trainable, with_rungs
 from hpo_ray.trainables import TRAINABLES
 from hpo_ray.wording import problems_of
 
@@ -55,9 +55,9 @@ def check(document: Document, *, has_objective: bool = False) -> Experiment:
         _check_grid(experiment, space, problems)
         _check_machine(experiment, problems)
         if not problems:
-            _check_trainable(experiment, space, has_objective, problems)
+            check_trainable(experiment, space, has_objective, problems)
         if not problems and space is not None:
-            experiment = _with_rungs(experiment, space, problems)
+            experiment = with_rungs(experiment, space, problems)
     if problems:
         raise InvalidInput(*_worded(problems, document))
     assert experiment is not None  # otherwise there were problems
@@ -233,53 +233,6 @@ def _check_address(address: str, problems: list[Problem]) -> None:
     except OSError as error:
         message = f"nothing answers at '{address}' ({error.strerror or error}): is the cluster's head running there?"
         problems.append(Problem("ray.address", message))
-
-
-def _check_trainable(
-    experiment: Experiment, space: SearchSpace | None, has_objective: bool, problems: list[Problem]
-) -> None:
-    """The objective exists; its data can be read and its model be built."""
-    target = experiment.trainable.target
-    if experiment.trainable.name == "function":
-        if not has_objective:
-            if target in (None, "???"):
-                problems.append(Problem("trainable.target", "give your objective, e.g. trainable.target=my.py:train"))
-                return
-            from hpo_ray.trainables.function import load_target
-
-            try:
-                load_target(str(target))
-            except InvalidInput as error:
-                problems.extend(error.problems)
-        return
-    if target is not None:
-        problems.append(Problem("trainable.target", f"only for trainable=function, not '{experiment.trainable.name}'"))
-    module = importlib.import_module(TRAINABLES[experiment.trainable.name].module)
-    sections = TRAINABLES[experiment.trainable.name].sections
-    config = {name: getattr(experiment, name).model_dump() for name in sections}
-    found = module.check(config, sampled_values(space) if space is not None else {})
-    problems.extend(dict.fromkeys(found))
-
-
-def _with_rungs(experiment: Experiment, space: SearchSpace, problems: list[Problem]) -> Experiment:
-    """The experiment with the rungs that its learning rate's cycles give, where these are asked for."""
-    scheduler = experiment.scheduler
-    if scheduler.rungs != "cycle_ends":
-        return experiment
-    module = TRAINABLES[experiment.trainable.name].module
-    find = getattr(importlib.import_module(module), "rungs", None) if module else None
-    if find is None:
-        message = f"'{experiment.trainable.name}' has no cycles of its own: give a list of fidelities"
-        problems.append(Problem("scheduler.rungs", message))
-        return experiment
-    config = {name: getattr(experiment, name).model_dump() for name in TRAINABLES[experiment.trainable.name].sections}
-    options = {name: getattr(scheduler, name) for name in ("grace_period", "max_t", "reduction_factor")}
-    try:
-        rungs = find(config, sampled_values(space), **options)
-    except InvalidInput as error:
-        problems.extend(error.problems)
-        return experiment
-    return experiment.model_copy(update={"scheduler": scheduler.model_copy(update={"rungs": tuple(rungs)})})
 
 
 def _worded(problems: list[Problem], document: Document) -> list[Problem]:

@@ -44,10 +44,12 @@ ALLOWED: dict[str, set[str]] = {
         "space_check",
         "schedulers",
         "searchers",
+        "trainable_check",
         "trainables",
         "environment",
         "wording",
     },
+    "trainable_check": {"errors", "experiment", "space", "space_check", "trainables"},
     "wording": {"errors", "experiment"},
     "space_check": {"errors", "domains", "experiment", "space", "wording"},
     "bridge": {"driver"},
@@ -121,6 +123,7 @@ NO_RAY_MODULES = {
     "trainables/function.py",
     "trainables/__init__.py",
     "trainables/image_classification.py",
+    "trainables/image_plan.py",
     "trainables/image_source.py",
 }
 

@@ -7,12 +7,14 @@ configuration.
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from dataclasses import replace
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from hpo_ray.errors import InvalidInput, Problem
+from hpo_ray.trainables import image_plan
+from hpo_ray.trainables.image_plan import check, rungs
+
+__all__ = ["check", "errors_on_test", "range_test", "rungs", "train"]
 
 if TYPE_CHECKING:
     import torch
@@ -21,15 +23,7 @@ if TYPE_CHECKING:
     from hpo_ray.trainables.image_source import ImageSource
     from hpo_ray.trainables.trial import Trial
     from hpo_ray.training.lr_finder import RangeTest
-    from hpo_ray.training.lr_schedules import Schedule
-    from hpo_ray.training.stages import Stage
     from hpo_ray.training.trainer import Fit
-
-# The options of a learning rate schedule, as `training` has them.
-_SCHEDULE = (
-    *("warmup_epochs", "floor", "step_epochs", "gamma", "staircase", "half_cycle_epochs", "cycle_len", "cycle_mult"),
-    *("peak_at", "div", "final_div", "cycle_momentum", "parts"),
-)
 
 
 def train(config: dict, trial: Trial) -> None:
@@ -77,7 +71,7 @@ def _train(config: dict, trial: Trial) -> None:
     while fit.done < epochs and not fit.out_of_patience:
         stage = stages.stage_at(plan, fit.done)
         if stage is not entered:
-            entered, schedule = stage, _schedule(training, stage)
+            entered, schedule = stage, image_plan.schedule_of(training, stage)
             freezing.freeze(model, stage.train, groups.layer_groups(model, int(training.get("groups", 3))))
         row = fit.epoch(
             source.train(fit.done + 1, stage, model),
@@ -155,22 +149,6 @@ def _train_mode(training: Mapping[str, Any]) -> Callable[[nn.Module], None]:
     return partial(freezing.train_mode, freeze_norms=bool(training.get("freeze_norms", False)))
 
 
-def _schedule(training: Mapping[str, Any], stage: Stage) -> Schedule:
-    """The learning rate over one stage."""
-    from hpo_ray.training import lr_schedules
-
-    name = training.get("schedule", "constant")
-    schedule = lr_schedules.build(name, epochs=stage.epochs, **_options(training, name))
-    return replace(schedule, lr=lambda epoch: stage.lr_factor * schedule.lr(epoch))
-
-
-def _options(training: Mapping[str, Any], name: str) -> dict[str, Any]:
-    """What a schedule reads of the options: where a search chooses among schedules, others' stand beside its own."""
-    from hpo_ray.training import lr_schedules
-
-    return {key: training[key] for key in lr_schedules.reads(name) if training.get(key) is not None}
-
-
 def range_test(config: dict, *, seed: int = 0, device: str = "cpu", cpus: int = 1, steps: int = 100) -> RangeTest:
     """Learning rates from tiny to huge on the configuration's first stage; see `hpo_ray.training.lr_finder`.
 
@@ -235,76 +213,3 @@ def errors_on_test(config: dict, checkpoint: Path, device: str = "cpu", micro_ba
     checkpoints.load_weights(checkpoint, model=model)
     found = evaluate.evaluate(model, source.test(), device)
     return found.errors, found.n
-
-
-def check(config: Mapping[str, Mapping[str, Any]], sampled: Mapping[str, Any]) -> list[Problem]:
-    """Mistakes that can be seen before anything starts, in a fraction of a second; no picture is opened.
-
-    Torch is imported only if a torchvision architecture is named.
-
-    Args:
-        config: The sections `data`, `model` and `training`.
-        sampled: The search space's fields, each with its values, or with None if they are too many to list.
-
-    Returns:
-        Every problem, with the key it belongs to; empty if there are none.
-    """
-    from hpo_ray.data import checks
-
-    data, model, training = config["data"], config["model"], config["training"]
-    archs = sampled.get("arch") or [model["arch"]]
-    return [
-        *checks.check(data["name"], data.get("root"), download=bool(data.get("download"))),
-        *(problem for arch in archs for problem in _check_model(arch, model)),
-        *_check_training(training, model, sampled),
-    ]
-
-
-def rungs(config: Mapping[str, Mapping[str, Any]], sampled: Mapping[str, Any], **scheduler: int) -> list[int]:
-    """Where ASHA compares trials so that a cycle of the learning rate has just ended.
-
-    Args:
-        config: As for `check`.
-        sampled: Likewise.
-        **scheduler: `grace_period`, `max_t`, `reduction_factor`.
-
-    Raises:
-        InvalidInput: The search moves the cycles.
-    """
-    from hpo_ray.training import lr_schedules, stages
-
-    training = config["training"]
-    moved = sorted({"schedule", "epochs", *_SCHEDULE} & set(sampled))
-    if moved:
-        message = f"'cycle_ends' differ from trial to trial: the space holds {', '.join(moved)}"
-        raise InvalidInput(Problem("scheduler.rungs", message))
-    ends = [
-        stage.since + end
-        for stage in stages.plan(training["stages"], training["epochs"])
-        for end in _schedule(training, stage).cycle_ends
-    ]
-    return lr_schedules.rungs_at_cycle_ends(ends, **scheduler)
-
-
-def _check_model(arch: str, model: Mapping[str, Any]) -> list[Problem]:
-    from hpo_ray.models import names
-
-    weights = model.get("weights")
-    found = names.check_arch(arch) or names.check_weights(arch, weights)
-    if found is None and weights == names.DEFAULT_WEIGHTS:
-        found = names.check_download(arch)
-    return [found] if found else []
-
-
-def _check_training(training: Mapping[str, Any], model: Mapping[str, Any], sampled: Mapping[str, Any]) -> list[Problem]:
-    from hpo_ray.training import lr_schedules, stages
-
-    found = stages.problems(training["stages"], training["epochs"]) if "epochs" not in sampled else []
-    if any(stage.get("cached") for stage in training["stages"]) and model.get("weights") is None:
-        message = "cached=true keeps the activations of a trunk with weights, but model.weights is null"
-        found.append(Problem("training.stages", message))
-    if "schedule" not in sampled:
-        options = {key: training[key] for key in _SCHEDULE if key not in sampled and training.get(key) is not None}
-        shortest = min((stage.get("epochs") or 1 for stage in training["stages"]), default=training["epochs"])
-        found += lr_schedules.problems(training["schedule"], epochs=shortest, **options)
-    return found

@@ -1,0 +1,61 @@
+"""Does the trainable fit the experiment: its objective, its data, its model, the rungs that follow from its schedule.
+
+Asks the trainable's own checks; starts nothing, imports no Ray.
+"""
+
+from __future__ import annotations
+
+import importlib
+
+from hpo_ray.errors import InvalidInput, Problem
+from hpo_ray.experiment import Experiment
+from hpo_ray.space import SearchSpace
+from hpo_ray.space_check import sampled_values
+from hpo_ray.trainables import TRAINABLES
+
+
+def check_trainable(
+    experiment: Experiment, space: SearchSpace | None, has_objective: bool, problems: list[Problem]
+) -> None:
+    """The objective exists; its data can be read and its model be built."""
+    target = experiment.trainable.target
+    if experiment.trainable.name == "function":
+        if not has_objective:
+            if target in (None, "???"):
+                problems.append(Problem("trainable.target", "give your objective, e.g. trainable.target=my.py:train"))
+                return
+            from hpo_ray.trainables.function import load_target
+
+            try:
+                load_target(str(target))
+            except InvalidInput as error:
+                problems.extend(error.problems)
+        return
+    if target is not None:
+        problems.append(Problem("trainable.target", f"only for trainable=function, not '{experiment.trainable.name}'"))
+    module = importlib.import_module(TRAINABLES[experiment.trainable.name].module)
+    sections = TRAINABLES[experiment.trainable.name].sections
+    config = {name: getattr(experiment, name).model_dump() for name in sections}
+    found = module.check(config, sampled_values(space) if space is not None else {})
+    problems.extend(dict.fromkeys(found))
+
+
+def with_rungs(experiment: Experiment, space: SearchSpace, problems: list[Problem]) -> Experiment:
+    """The experiment with the rungs that its learning rate's cycles give, where these are asked for."""
+    scheduler = experiment.scheduler
+    if scheduler.rungs != "cycle_ends":
+        return experiment
+    module = TRAINABLES[experiment.trainable.name].module
+    find = getattr(importlib.import_module(module), "rungs", None) if module else None
+    if find is None:
+        message = f"'{experiment.trainable.name}' has no cycles of its own: give a list of fidelities"
+        problems.append(Problem("scheduler.rungs", message))
+        return experiment
+    config = {name: getattr(experiment, name).model_dump() for name in TRAINABLES[experiment.trainable.name].sections}
+    options = {name: getattr(scheduler, name) for name in ("grace_period", "max_t", "reduction_factor")}
+    try:
+        rungs = find(config, sampled_values(space), **options)
+    except InvalidInput as error:
+        problems.extend(error.problems)
+        return experiment
+    return experiment.model_copy(update={"scheduler": scheduler.model_copy(update={"rungs": tuple(rungs)})})
