@@ -219,6 +219,10 @@ def _best_rows(summary: Mapping[str, Any], run: History) -> list[tuple[str, str,
     unit = run.experiment.get("fidelity") or "report"
     value = f"{summary['metric']} {number(summary['best_value'])} at {unit} {summary['best_fidelity']:g}"
     rows.append(("validation", f"{value}, the best of {summary['trials']} trials and so flattering", ""))
+    if summary["gap"]:
+        train, valid = summary["gap"]
+        advice = "augmentation, dropout, weight decay or more images may help"
+        rows.append(("gap", f"val_loss {number(valid)} against train_loss {number(train)}: {advice}", "yellow"))
     if interval and not test:
         low, high, _ = interval
         rows.append(("interval", f"95 %: {number(low)} to {number(high)}, from {summary['metric']}_se", ""))

@@ -20,6 +20,7 @@ def summarise(run: History) -> dict[str, Any]:
         ``run_dir, metric, mode, best_trial, best_config, best_value`` (validation), ``best_fidelity``, ``test``
         (``errors, n, error`` of the winner on images that no choice was made on, or None), ``interval``
         (``[low, high, 0.95]``: Wilson's for the test error, else the metric's from its standard error, else None),
+        ``gap`` (``[train_loss, val_loss]`` of the best report if it fits new data far worse, else None),
         ``trials, completed, stopped, failed, interrupted, running, total_fidelity, wall_time_s, seed``.
     """
     best = run.best()
@@ -34,6 +35,7 @@ def summarise(run: History) -> dict[str, Any]:
         "best_fidelity": best[1].fidelity if best else None,
         "test": {**test, "error": test["errors"] / test["n"]} if test else None,
         "interval": _interval(run, test),
+        "gap": _gap(best[1].metrics) if best else None,
         "trials": len(run.trials),
         "completed": run.count("completed"),
         "stopped": run.count("stopped"),
@@ -44,6 +46,12 @@ def summarise(run: History) -> dict[str, Any]:
         "wall_time_s": round(run.tally.wall_time_s, 3),
         "seed": run.experiment.get("seed"),
     }
+
+
+def _gap(metrics: dict[str, float]) -> list[float] | None:
+    """Training and validation loss where the second is above the first by half, and by more than chance would have."""
+    train, valid = (metrics.get(name, math.nan) for name in ("train_loss", "val_loss"))
+    return [train, valid] if valid > 1.5 * train and valid > train + 0.1 else None
 
 
 def _interval(run: History, test: dict[str, Any] | None) -> list[float] | None:

@@ -10,6 +10,7 @@ import pytest
 from hpo_ray.history import fold
 from hpo_ray.results.intervals import wilson
 from hpo_ray.results.summary import summarise
+from hpo_ray.screen import answer
 
 
 def run_of(reports: dict[str, list[tuple[float, float]]], **ended: Any) -> Any:
@@ -45,6 +46,19 @@ def test_the_interval_is_the_tests_if_there_was_one_else_the_metrics_own() -> No
     plain = summarise(run_of(rows))
     assert plain["test"] is None
     assert plain["interval"] == pytest.approx([0.5 - 0.196, 0.5 + 0.196, 0.95], abs=1e-4)
+
+
+@pytest.mark.parametrize(
+    ("train", "valid", "gap"),
+    [(0.1, 0.5, [0.1, 0.5]), (0.5, 0.6, None), (0.01, 0.05, None), (0.9, 0.4, None), (float("nan"), 0.4, None)],
+)
+def test_a_gap_between_training_and_validation_is_named(train: float, valid: float, gap: list[float] | None) -> None:
+    run = run_of({"0000": [(1, 0.5)]})
+    run.trials["0000"].reports[0].metrics.update(train_loss=train, val_loss=valid)
+    summary = summarise(run)
+    assert summary["gap"] == gap
+    text = answer(summary, run).plain
+    assert ("val_loss 0.5 against train_loss 0.1: augmentation" in text) == (gap is not None)
 
 
 def test_counts_cost_and_time() -> None:
