@@ -275,7 +275,8 @@ class Driver:
             if fault.cause == retries.MEMORY and self.experiment.retry.out_of_memory == "micro_batch" and not splits:
                 self.notes.append(f"trial {trial.trial_id} is not tried again: {NOT_SPLIT}")
             return end
-        follows = f"attempt {trial.attempt + 1} follows" + (f" in {again.wait_s:g} s" if again.wait_s else "")
+        pause = f" in {again.wait_s:g} s" if again.wait_s else ""
+        follows = f"attempt {trial.attempt + 1} follows" + (" once the run is resumed" if self.stopping else pause)
         if again.micro_batches != trial.micro_batches:
             follows += f", batches in {again.micro_batches} pieces"
         changed: dict[str, Any] = {"micro_batches": again.micro_batches}

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib
+import time
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -98,6 +99,9 @@ def resume(
         and history.ended["status"] == "completed"
         and not (more and add_trials + len(overrides))
     ):
+        if overrides and listener is not None:
+            text = f"'{run_dir}' is complete: {', '.join(overrides)} has nothing to change; --add-trials N adds trials"
+            listener({"event": "note", "text": text, "time": time.time()}, history)
         return history
     payload = pack(objective or objective_of(experiment))
     return Stint(experiment, payload, run_dir.absolute(), listener).drive(log.events, None)

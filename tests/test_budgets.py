@@ -182,6 +182,28 @@ def test_the_command_tells_why_it_ended_and_how_to_go_on(in_tmp: Path, capfd: py
     on = "hpo-ray resume r stop.total_fidelity=null\n"
     assert f"\nended       stopped: stop.total_fidelity=3 reached\nresume      {on}" in out
     assert told(capfd, "status", "r")[1].endswith(f"\nnext   {on}")
+    # What may change has nothing to change where all is done.
+    assert told(capfd, "resume", "r", "stop.total_fidelity=null", "trials=4", "--quiet")[0] == 0
+    code, _, err = told(capfd, "resume", "r", "slots=2", "--quiet")
+    assert (code, err) == (0, "note: 'r' is complete: slots=2 has nothing to change; --add-trials N adds trials\n")
+
+
+@pytest.mark.usefixtures("ray_here")
+def test_a_trial_that_fails_while_its_sweep_ends_is_tried_again_by_the_next_driver(in_tmp: Path) -> None:
+    def objective(config: dict[str, Any], trial: hpo_ray.Trial) -> None:
+        trial.report(loss=config["x"])
+        if trial.attempt == 0 and trial.id == "0001":
+            time.sleep(4)  # its neighbour ends the sweep meanwhile
+            raise ValueError("too late")
+        time.sleep(1)
+        trial.report(loss=config["x"])
+
+    listener = Listener()
+    plan = experiment({"x": "uniform(1, 2)"}, "trials=2", "stop.total_fidelity=3", "fidelity=null")
+    run = runner.start(plan, objective=objective, out=in_tmp / "r", listener=listener)
+    assert "trial 0001: ValueError: too late; attempt 1 follows once the run is resumed" in listener.notes
+    again = resume(run.run_dir, objective, "stop.total_fidelity=null")
+    assert [trial.status for trial in again.trials.values()] == ["completed"] * 2
 
 
 @pytest.fixture
