@@ -1,10 +1,11 @@
 """A sweep over heads on a frozen trunk, with the trunk's activations cached and without: processor time of everything.
 
-    python benchmarks/feature_cache.py --data /photos --weights mobilenet_v2.pt [--heads 24] [--epochs 10]
+    python benchmarks/feature_cache.py [--data /photos --weights mobilenet_v2.pt] [--heads 24] [--epochs 10]
 
 Whole `hpo-ray run` commands, Ray and its workers included, their processor time read while they run. The sweep without
 the cache is measured with one head and with two, and scaled: the first has the cost of starting, the difference is a
-head's. `data` is an image folder, divided or not; without the two paths there is nothing to measure.
+head's. By default the photographs and weights that the tests take from the folder HPO_RAY_TEST_DATA; there is nothing to
+measure without.
 """
 
 from __future__ import annotations
@@ -46,13 +47,18 @@ def cpu_s(arguments: list[str], environment: dict[str, str]) -> float:
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--data", type=Path, required=True)
-    parser.add_argument("--weights", type=Path, required=True)
+    shared = Path(os.environ.get("HPO_RAY_TEST_DATA", "/nowhere"))
+    weights = shared / "pretrained" / "mobilenet_v2_imagenet_from_tflite.pt"
+    parser.add_argument("--data", type=Path, default=shared / "hymenoptera")
+    parser.add_argument("--weights", type=Path, default=weights)
     parser.add_argument("--heads", type=int, default=24)
     parser.add_argument("--epochs", type=int, default=10)
     parser.add_argument("--size", type=int, default=160)
     parser.add_argument("--out", type=Path, default=Path(__file__).parent / "results" / "feature_cache.csv")
     given = parser.parse_args()
+    if not (given.data.is_dir() and given.weights.is_file()):
+        print(f"skipped: no photographs at '{given.data}' or no weights at '{given.weights}'")
+        return
     with tempfile.TemporaryDirectory() as folder:
         environment = {**os.environ, "HPO_RAY_CACHE": f"{folder}/cache"}
 
