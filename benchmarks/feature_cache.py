@@ -4,8 +4,8 @@
 
 Whole `hpo-ray run` commands, Ray and its workers included, their processor time read while they run. The sweep without
 the cache is measured with one head and with two, and scaled: the first has the cost of starting, the difference is a
-head's. By default the photographs and weights that the tests take from the folder HPO_RAY_TEST_DATA; there is nothing to
-measure without.
+head's. By default it takes the photographs and weights that the tests take, from the folder HPO_RAY_TEST_DATA; without
+them there is nothing to measure.
 """
 
 from __future__ import annotations

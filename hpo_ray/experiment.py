@@ -132,6 +132,10 @@ class Experiment(Section):
     """How many trials at a time; `auto`: as many as the machine's processors and GPUs allow."""
     seed: Annotated[Whole, Field(ge=0)] = 0
     """All randomness comes from it."""
+    folds: Count = 1
+    """Each configuration is trained this many times, validated on another part of the images each time; 1: as split."""
+    repeats: Count = 1
+    """Each configuration is trained (on all folds) this many times, with other seeds and divisions."""
     metric: Annotated[str, Field(min_length=1)]
     """The reported key to optimise."""
     mode: Literal["min", "max"]
@@ -167,7 +171,8 @@ class Experiment(Section):
         values = {**self.search_space.constants, **sampled}
         if self.trainable.name == "function":
             return values
-        config = {name: getattr(self, name).model_dump() for name in SECTIONS if getattr(self, name) is not None}
+        config: dict[str, Any] = {"folds": self.folds, "repeats": self.repeats}
+        config |= {name: getattr(self, name).model_dump() for name in SECTIONS if getattr(self, name) is not None}
         for key, value in values.items():
             section, field = locate(key)[0]
             config[section][field] = value

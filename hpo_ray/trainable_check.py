@@ -20,6 +20,10 @@ def check_trainable(
     """The objective exists; its data can be read and its model be built."""
     target = experiment.trainable.target
     if experiment.trainable.name == "function":
+        for key in ("folds", "repeats"):
+            if getattr(experiment, key) > 1:
+                message = "your own objective does its own: report their mean, and its standard error as <metric>_se"
+                problems.append(Problem(key, message))
         if not has_objective:
             if target in (None, "???"):
                 problems.append(Problem("trainable.target", "give your objective, e.g. trainable.target=my.py:train"))

@@ -51,7 +51,7 @@ MISTAKES: list[tuple[list[str], list[str]]] = [
     ([DIGITS, "trainable.name=image_clasification"], ["trainable.name", "'image_classification'"]),
     ([DIGITS, "training.optimizer=adm"], ["training.optimizer", "'adam'"]),
     ([DIGITS, "model.activation=relux"], ["model.activation", "'relu'"]),
-    ([DIGITS, "model.arch=resnet19"], ["model.arch", "'resnet18'"]),
+    ([DIGITS, "model.arch=resnet_18"], ["model.arch", "'resnet18'"]),
     ([DIGITS, "data.name=digts"], ["data.name", "'digits'"]),
     ([DIGITS, "mode=minimum"], ["mode", "'minimum'"]),
     ([DIGITS, "metric=val_eror"], ["metric", "does not report 'val_eror'", "'val_error'"]),
@@ -118,7 +118,7 @@ MISTAKES: list[tuple[list[str], list[str]]] = [
     ([DIGITS, "space.momentum=uniform(0, 0.9, when={lr: 0.1})"], ["space.momentum", "lr"]),
     ([DIGITS, "space.momentum=uniform(0, 0.9, when={momentum: 0.1})"], ["space.momentum"]),
     ([DIGITS, "space.lr=__import__('os').system('true')"], ["space.lr"]),
-    ([DIGITS, "space.arch=choice(cnn, resnet19)"], ["arch", "'resnet18'"]),
+    ([DIGITS, "space.arch=choice(cnn, resnet_18)"], ["arch", "'resnet18'"]),
     ([DIGITS, "space=3"], ["space", "there is no '3'"]),
     # the form of an override
     ([DIGITS, "trials"], ["trials", "key=value"]),

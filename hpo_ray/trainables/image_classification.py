@@ -6,24 +6,17 @@ configuration.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
 from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
-from hpo_ray.trainables import image_plan
 from hpo_ray.trainables.image_plan import check, rungs
 
 __all__ = ["check", "errors_on_test", "range_test", "rungs", "train"]
 
 if TYPE_CHECKING:
-    import torch
-    from torch import nn
-
-    from hpo_ray.trainables.image_source import ImageSource
     from hpo_ray.trainables.trial import Trial
     from hpo_ray.training.lr_finder import RangeTest
-    from hpo_ray.training.trainer import Fit
 
 
 def train(config: dict, trial: Trial) -> None:
@@ -53,100 +46,26 @@ def train(config: dict, trial: Trial) -> None:
 
 
 def _train(config: dict, trial: Trial) -> None:
-    from hpo_ray.models import freezing, groups, trunk
+    from hpo_ray.trainables import image_children
     from hpo_ray.trainables.image_source import ImageSource
-    from hpo_ray.training import stages
+    from hpo_ray.trainables.image_training import ImageTraining
 
     training = config["training"]
-    epochs = int(training["epochs"])
-    plan = stages.plan(training.get("stages"), epochs)
     pieces = trial.micro_batches * int(training.get("accumulate", 1))
-    source = ImageSource(config, seed=trial.seed, device=trial.device, pieces=pieces)
-    model = source.model()
-    fit = _fit(model, training, source, trial.device, pieces)
+    children = {}
+    for child in image_children.of(config):
+        source = ImageSource(config, seed=child.seed(trial.seed), device=trial.device, pieces=pieces, child=child)
+        children[child] = ImageTraining(source, training, device=trial.device, pieces=pieces)
     saved = trial.load_checkpoint()
-    if saved:
-        fit.load(saved)
-    entered = None
-    while fit.done < epochs and not fit.out_of_patience:
-        stage = stages.stage_at(plan, fit.done)
-        if stage is not entered:
-            entered, schedule = stage, image_plan.schedule_of(training, stage)
-            freezing.freeze(model, stage.train, groups.layer_groups(model, int(training.get("groups", 3))))
-        row = fit.epoch(
-            source.train(fit.done + 1, stage, model),
-            source.valid(stage, model),
-            steps=source.steps,
-            schedule=schedule,
-            since=stage.since,
-            part=trunk.head_part if stage.cached else None,
-            train_mode=_train_mode(training),
-            mix=None if stage.cached else source.mix,
-        )
-        trial.report(checkpoint=fit.save, **row)
-
-
-def _fit(model: nn.Module, training: Mapping[str, Any], source: ImageSource, device: str, pieces: int) -> Fit:
-    import torch
-
-    from hpo_ray.training.trainer import Fit, Options
-
-    if training.get("channels_last"):
-        model = model.to(memory_format=torch.channels_last)
-    options = Options(
-        precision=training.get("precision", "fp32"),
-        clip_norm=training.get("clip_norm"),
-        label_smoothing=float(training.get("label_smoothing", 0.0)),
-        loss_weights=source.loss_weights,
-        micro_batches=pieces,
-        ema_decay=training.get("ema_decay"),
-        patience=training.get("patience"),
-        compile=bool(training.get("compile", False)),
-    )
-    return Fit(model, _optimizer(model, training), device, options)
-
-
-def _optimizer(model: nn.Module, training: Mapping[str, Any]) -> torch.optim.Optimizer:
-    """Over all layer groups from the start, frozen ones too: their rates are set, and a group cannot be added later."""
-    from hpo_ray.models import groups
-
-    decay = training.get("layer_decay")
-    if decay is not None:
-        parted, ratio = groups.layer_groups(model, None), 1 / float(decay)
-    else:
-        parted, ratio = groups.layer_groups(model, int(training.get("groups", 3))), float(training.get("lr_ratio", 1.0))
-    factors = groups.lr_factors(parted, ratio)
-    return _built(
-        [
-            {"name": group.name, "params": group.parameters, "lr_factor": factor}
-            for group, factor in zip(parted, factors, strict=True)
-        ],
-        training,
-    )
-
-
-def _head_optimizer(head: nn.Module, training: Mapping[str, Any]) -> torch.optim.Optimizer:
-    return _built(head.parameters(), training)
-
-
-def _built(parameters: Any, training: Mapping[str, Any]) -> torch.optim.Optimizer:
-    from hpo_ray.training import optimizers
-
-    momentum = training.get("momentum")
-    return optimizers.build(
-        training["optimizer"],
-        parameters,
-        lr=float(training["lr"]),
-        momentum=None if momentum is None else float(momentum),
-        weight_decay=float(training.get("weight_decay", 0.0)),
-        decay_norms=bool(training.get("decay_norms", True)),
-    )
-
-
-def _train_mode(training: Mapping[str, Any]) -> Callable[[nn.Module], None]:
-    from hpo_ray.models import freezing
-
-    return partial(freezing.train_mode, freeze_norms=bool(training.get("freeze_norms", False)))
+    for child, own in children.items():
+        if saved:
+            own.load(child.folder(saved))
+    rows: dict[image_children.Child, dict[str, float]] = {}
+    while not all(own.over for own in children.values()):
+        for child, own in children.items():
+            if not own.over:
+                rows[child] = own.epoch()
+        trial.report(checkpoint=partial(image_children.save, children), **image_children.merged(rows))
 
 
 def range_test(config: dict, *, seed: int = 0, device: str = "cpu", cpus: int = 1, steps: int = 100) -> RangeTest:
@@ -165,6 +84,7 @@ def range_test(config: dict, *, seed: int = 0, device: str = "cpu", cpus: int = 
     import torch
 
     from hpo_ray.models import freezing, groups, trunk
+    from hpo_ray.trainables import image_training
     from hpo_ray.trainables.image_source import ImageSource
     from hpo_ray.training import checkpoint, lr_finder, stages
 
@@ -175,16 +95,16 @@ def range_test(config: dict, *, seed: int = 0, device: str = "cpu", cpus: int = 
         source = ImageSource(config, seed=seed, device=device, pieces=int(training.get("accumulate", 1)))
         model = source.model()
         freezing.freeze(model, stage.train, groups.layer_groups(model, int(training.get("groups", 3))))
-        tested, make = model, partial(_optimizer, training=training)
+        tested, make = model, partial(image_training.optimizer_of, training=training)
         if stage.cached:  # the batches hold activations, and the head is all that takes them
-            tested, make = trunk.head_part(model), partial(_head_optimizer, training=training)
+            tested, make = trunk.head_part(model), partial(image_training.head_optimizer_of, training=training)
         return lr_finder.range_test(
             tested,
             lambda: source.train(1, stage, model),
             make,
             device=device,
             steps=steps,
-            train_mode=None if stage.cached else _train_mode(training),
+            train_mode=None if stage.cached else image_training.train_mode_of(training),
         )
 
 
@@ -203,6 +123,9 @@ def errors_on_test(config: dict, checkpoint: Path, device: str = "cpu", micro_ba
     Raises:
         RunFailed: The checkpoint cannot be read or belongs to another configuration.
     """
+    import torch
+
+    from hpo_ray.trainables import image_children
     from hpo_ray.trainables.image_source import ImageSource
     from hpo_ray.training import checkpoint as checkpoints
     from hpo_ray.training import evaluate
@@ -210,6 +133,12 @@ def errors_on_test(config: dict, checkpoint: Path, device: str = "cpu", micro_ba
     source = ImageSource(config, seed=0, device=device, pieces=micro_batches)
     with checkpoints.own_rng(0):  # the first weights are drawn only to be overwritten
         model = source.model(scratch=True)
-    checkpoints.load_weights(checkpoint, model=model)
-    found = evaluate.evaluate(model, source.test(), device)
-    return found.errors, found.n
+    total = None
+    for child in image_children.of(config):
+        checkpoints.load_weights(child.folder(checkpoint), model=model)
+        found = evaluate.probabilities(model, source.test(), device)
+        total = found if total is None else (total[0] + found[0], found[1])
+    assert total is not None  # there is one child at least
+    scores, labels = total
+    wrong = (scores.argmax(1) != labels) | scores.isnan().any(1)
+    return int(torch.sum(wrong)), len(labels)

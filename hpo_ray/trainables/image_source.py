@@ -6,14 +6,15 @@ Joins data and model for the image recipe; knows no trial and no Ray. Imports to
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping
-from functools import cached_property
+from functools import cached_property, partial
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
-from hpo_ray.data import augment, features, images, parts
+from hpo_ray.data import augment, features, folds, images, parts
 from hpo_ray.models import preprocessing, trunk, vision
+from hpo_ray.trainables.image_children import ALONE, Child
 from hpo_ray.training.stages import Stage
 
 # Evaluation keeps no activations for a backward pass, so batches of this many times the training's fit as well.
@@ -28,8 +29,11 @@ class ImageSource:
         data: The three parts of the data set.
     """
 
-    def __init__(self, config: Mapping[str, Any], *, seed: int, device: str, pieces: int = 1) -> None:
-        """Args: a trial's configuration and seed, where its model is, and in how many pieces it takes each batch."""
+    def __init__(
+        self, config: Mapping[str, Any], *, seed: int, device: str, pieces: int = 1, child: Child = ALONE
+    ) -> None:
+        """Args: a trial's configuration and seed, where its model is, in how many pieces it takes each batch, and
+        which of the configuration's models this is."""
         self._section = dict(config["data"])
         self._model = dict(config["model"])
         self._training = dict(config["training"])
@@ -38,7 +42,9 @@ class ImageSource:
         self._pieces = pieces
         self._kept: dict[str, parts.Part] = {}
         self._digest: str | None = None
-        self.data = images.load(**self._loading())
+        self._base = images.load(**self._loading())
+        self._divided = (child.folds, child.fold, int(self._section.get("split_seed", 0)) + child.repeat)
+        self.data = self._base if child.folds == 1 else folds.fold(self._base, *self._divided)
 
     def model(self, *, scratch: bool = False) -> nn.Module:
         """A new model for these images. `scratch`: without its pretrained weights, to be filled from a checkpoint."""
@@ -94,8 +100,8 @@ class ImageSource:
                 head = vision.head_name(model)
                 state = [(key, value) for key, value in model.state_dict().items() if not key.startswith(f"{head}.")]
                 self._digest = features.weights_digest(state)
-            self._kept[part] = features.cached(
-                getattr(self.data, part),
+            compute = partial(
+                features.cached,
                 key={"arch": self._model["arch"], "norm": self._model.get("norm", "own"), "weights": self._digest},
                 compute=lambda batch: _trunk(model, batch.to(self._device)),
                 folder=features.default_folder(),
@@ -103,7 +109,23 @@ class ImageSource:
                 batch_size=self._evaluation_batch,
                 workers=self._workers,
             )
+            if self.data is self._base:
+                self._kept[part] = compute(getattr(self.data, part))
+            else:
+                self._kept |= self._of_folds(compute)
         return self._kept[part]
+
+    def _of_folds(self, compute: Callable[[parts.Part], parts.Part]) -> dict[str, parts.Part]:
+        """The activations of this fold's parts, from those of the set as it was loaded: no image is seen twice."""
+        whole = folds.joined(self._base.train, self._base.valid)
+        found = folds.joined(compute(self._base.train), compute(self._base.valid))
+        place = torch.full((len(whole),), -1)
+        place[folds.readable(whole)] = torch.arange(len(found))
+        rows = folds.rows(self._base, *self._divided)
+        return {
+            part: folds.subset(found, place[chosen][place[chosen] >= 0])
+            for part, chosen in zip(("train", "valid"), rows, strict=True)
+        }
 
     @cached_property
     def _augmentation(self) -> augment.Augmentation | None:

@@ -15,6 +15,7 @@ from PIL import Image
 
 from hpo_ray.models import vision
 from hpo_ray.trainables import image_classification as recipe
+from hpo_ray.trainables import image_training
 from hpo_ray.trainables.image_source import ImageSource
 from hpo_ray.trainables.trial import TrialStopped
 from tests.trainables.test_image_classification import DIGITS, Recorder, same_weights
@@ -120,6 +121,14 @@ def unbroken(tmp_path_factory: pytest.TempPathFactory, photographs: Path, weight
         return run(folder, everything(config_of(photographs, weights)))
 
 
+def test_folds_share_the_trunks_activations(tmp_path, config, cache):
+    plain = run(tmp_path / "plain", staged(config, HEAD | {"epochs": 2}) | {"folds": 3})
+    kept = run(tmp_path / "kept", staged(config, CACHED | {"epochs": 2}) | {"folds": 3})
+    for mine, theirs in zip(kept.results, plain.results, strict=True):
+        assert mine == pytest.approx(theirs, abs=1e-5)
+    assert sum(line["images"] for line in passes(cache)) == 72 - 15
+
+
 @pytest.mark.parametrize("stopped_after", [1, 2, 3, 4, 5, 6])
 def test_an_interrupted_training_goes_on_exactly_in_every_stage(tmp_path, config, unbroken, stopped_after):
     broken = Recorder(tmp_path / "broken")
@@ -151,10 +160,10 @@ def test_layers_near_the_input_learn_slower(config):
     config["training"] |= {"lr_ratio": 3.0}
     source = source_of(config)
     model = source.model()
-    groups = recipe._optimizer(model, config["training"]).param_groups
+    groups = image_training.optimizer_of(model, config["training"]).param_groups
     assert [group["lr"] for group in groups] == pytest.approx([0.01 / 9, 0.01 / 3, 0.01])
     config["training"] |= {"layer_decay": 0.5}
-    rates = [group["lr"] for group in recipe._optimizer(model, config["training"]).param_groups]
+    rates = [group["lr"] for group in image_training.optimizer_of(model, config["training"]).param_groups]
     assert rates == pytest.approx([0.01 * 0.5**depth for depth in reversed(range(len(rates)))])
     assert len(rates) == 10  # the stem, eight blocks, the head
 
