@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from hpo_ray import cli_models
 from hpo_ray.console import Screen, guarded, note, print_json, show
 from hpo_ray.console import out as console
 from hpo_ray.errors import InvalidInput, Problem, RunFailed
@@ -199,6 +200,11 @@ def report_command(run_dir: RunDir, as_json: AsJson = False) -> None:
     from hpo_ray import history
 
     show(history.load(run_dir), as_json)
+
+
+app.command("predict")(cli_models.predict_command)
+app.command("evaluate")(cli_models.evaluate_command)
+app.command("export-weights")(cli_models.export_weights_command)
 
 
 def main() -> None:

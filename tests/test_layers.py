@@ -93,8 +93,11 @@ ALLOWED: dict[str, set[str]] = {
     "supervisor": {"errors", "history", "lock", "snapshot"},
     "lr_range": {"errors", "config", "experiment", "preflight", "trainables", "training"},
     "api": {"errors", "config", "experiment", "history", "lr_range", "results", "runner", "space", "trainables"},
+    "best_model": {"errors", "experiment", "history", "trainables", "training"},
+    "cli_models": {"errors", "best_model", "console", "data", "results", "trainables"},
     "cli": {
         "errors",
+        "cli_models",
         "config",
         "console",
         "experiment",

@@ -123,22 +123,8 @@ def errors_on_test(config: dict, checkpoint: Path, device: str = "cpu", micro_ba
     Raises:
         RunFailed: The checkpoint cannot be read or belongs to another configuration.
     """
-    import torch
+    from hpo_ray.trainables import image_prediction
 
-    from hpo_ray.trainables import image_children
-    from hpo_ray.trainables.image_source import ImageSource
-    from hpo_ray.training import checkpoint as checkpoints
-    from hpo_ray.training import evaluate
-
-    source = ImageSource(config, seed=0, device=device, pieces=micro_batches)
-    with checkpoints.own_rng(0):  # the first weights are drawn only to be overwritten
-        model = source.model(scratch=True)
-    total = None
-    for child in image_children.of(config):
-        checkpoints.load_weights(child.folder(checkpoint), model=model)
-        found = evaluate.probabilities(model, source.test(), device)
-        total = found if total is None else (total[0] + found[0], found[1])
-    assert total is not None  # there is one child at least
-    scores, labels = total
-    wrong = (scores.argmax(1) != labels) | scores.isnan().any(1)
-    return int(torch.sum(wrong)), len(labels)
+    found = image_prediction.on_part(config, checkpoint, "test", device=device, pieces=micro_batches)
+    result = found.evaluation()
+    return result.errors, result.n

@@ -6,6 +6,7 @@ Joins data and model for the image recipe; knows no trial and no Ray. Imports to
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping
+from dataclasses import asdict, replace
 from functools import cached_property, partial
 from typing import Any
 
@@ -54,6 +55,12 @@ class ImageSource:
             **section, classes=len(data.classes), channels=data.channels, image_size=data.image_size
         ).to(self._device)
 
+    def about(self) -> dict[str, Any]:
+        """Plain data on the images that a model of these expects, and its classes."""
+        data = self.data
+        ready = replace(data.train.preprocess, size=data.image_size)
+        return {"classes": list(data.classes), "channels": data.channels, "preprocess": asdict(ready)}
+
     @property
     def steps(self) -> int:
         """Batches an epoch."""
@@ -81,17 +88,13 @@ class ImageSource:
         if stage.cached:
             return parts.batches(self._activations("train", model), size, order=order, balance=balance)
         varied = self._augmentation if stage.augment else None
-        return parts.batches(self.data.train, size, order=order, workers=self._workers, augment=varied, balance=balance)
+        return parts.batches(self.data.train, size, order=order, workers=self.workers, augment=varied, balance=balance)
 
     def valid(self, stage: Stage, model: nn.Module) -> Batches:
         """The validation images, or their activations, in order."""
         if stage.cached:
-            return parts.batches(self._activations("valid", model), self._evaluation_batch)
-        return parts.batches(self.data.valid, self._evaluation_batch, workers=self._workers)
-
-    def test(self) -> Batches:
-        """The test images, in order."""
-        return parts.batches(self.data.test, self._evaluation_batch, workers=self._workers)
+            return parts.batches(self._activations("valid", model), self.evaluation_batch)
+        return parts.batches(self.data.valid, self.evaluation_batch, workers=self.workers)
 
     def _activations(self, part: str, model: nn.Module) -> parts.Part:
         """What the trunk makes of a part: computed by the first trial of the node that asks, read by all others."""
@@ -106,8 +109,8 @@ class ImageSource:
                 compute=lambda batch: _trunk(model, batch.to(self._device)),
                 folder=features.default_folder(),
                 max_bytes=int(float(self._section.get("cache_gb", 20.0)) * 2**30),
-                batch_size=self._evaluation_batch,
-                workers=self._workers,
+                batch_size=self.evaluation_batch,
+                workers=self.workers,
             )
             if self.data is self._base:
                 self._kept[part] = compute(getattr(self.data, part))
@@ -136,11 +139,13 @@ class ImageSource:
         return augment.Augmentation(kind, **given)
 
     @property
-    def _workers(self) -> int:
+    def workers(self) -> int:
+        """Processes that decode."""
         return int(self._section.get("workers", 0))
 
     @property
-    def _evaluation_batch(self) -> int:
+    def evaluation_batch(self) -> int:
+        """Images a batch where nothing is learnt."""
         return max(1, _EVALUATION_BATCHES * int(self._training["batch_size"]) // self._pieces)
 
     def _loading(self) -> dict[str, Any]:

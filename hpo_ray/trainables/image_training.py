@@ -5,6 +5,7 @@ Joins data, model and training; knows no trial and no Ray. Imports torch.
 
 from __future__ import annotations
 
+import json
 from collections.abc import Callable, Mapping
 from functools import partial
 from pathlib import Path
@@ -18,6 +19,8 @@ from hpo_ray.trainables import image_plan
 from hpo_ray.trainables.image_source import ImageSource
 from hpo_ray.training import optimizers, stages
 from hpo_ray.training.trainer import Fit, Options
+
+ABOUT = "about.json"
 
 
 class ImageTraining:
@@ -58,8 +61,9 @@ class ImageTraining:
         )
 
     def save(self, folder: Path) -> None:
-        """Everything that going on exactly needs."""
+        """Everything that going on exactly needs, and what images the model expects, for later predictions."""
         self._fit.save(folder)
+        (folder / ABOUT).write_text(json.dumps(self._source.about()))
 
     def load(self, folder: Path) -> None:
         """Puts back what `save` wrote, the global generators among it.

@@ -15,7 +15,7 @@ from typing import Any
 
 import numpy as np
 import torch
-from torch import nn
+from torch import Tensor, nn
 from torch.optim.swa_utils import AveragedModel
 
 from hpo_ray.errors import RunFailed
@@ -69,6 +69,19 @@ def load(folder: Path, *, model: nn.Module, optimizer: torch.optim.Optimizer) ->
         set_rng_state(state["rng"])
         return int(state["epoch"]), dict(state.get("extra") or {})
     except (RuntimeError, KeyError, ValueError, TypeError) as error:
+        raise _misfit(folder, error) from error
+
+
+def weights(folder: Path) -> dict[str, Tensor]:
+    """The model's state dict, on the CPU.
+
+    Raises:
+        RunFailed: The file is missing or damaged.
+    """
+    found = _read(folder)
+    try:
+        return dict(found["model"])
+    except (KeyError, TypeError) as error:
         raise _misfit(folder, error) from error
 
 

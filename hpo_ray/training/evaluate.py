@@ -64,7 +64,7 @@ def evaluate(
     errors = torch.zeros((), dtype=torch.int64, device=device)
     n = 0
     forward, precision = forward or model, precision or Precision("fp32", device)
-    with _evaluation_mode(model), torch.no_grad():
+    with evaluation_mode(model), torch.no_grad():
         for images, labels in batches:
             target = labels.to(device)
             with precision.autocast():
@@ -78,34 +78,8 @@ def evaluate(
     return Evaluation(loss.item() / n, int(errors.item()), n)
 
 
-def probabilities(
-    model: nn.Module, batches: Iterable[tuple[Tensor, Tensor]], device: str | torch.device
-) -> tuple[Tensor, Tensor]:
-    """What a model takes each image for.
-
-    Args:
-        model: Already on `device`; every module's mode is as before afterwards.
-        batches: As for `evaluate`; in order, for the rows come in it.
-        device: Where to compute.
-
-    Returns:
-        Probabilities `n x classes` float32 and labels `n`, on the CPU.
-
-    Raises:
-        RunFailed: There was no image.
-    """
-    found, targets = [], []
-    with _evaluation_mode(model), torch.no_grad():
-        for images, labels in batches:
-            found.append(model(images.to(device)).float().softmax(1).cpu())
-            targets.append(labels)
-    if not found:
-        raise RunFailed("there was no image to evaluate the model on")
-    return torch.cat(found), torch.cat(targets)
-
-
 @contextmanager
-def _evaluation_mode(model: nn.Module) -> Iterator[None]:
+def evaluation_mode(model: nn.Module) -> Iterator[None]:
     # Module by module: `model.train()` would also wake a BatchNorm that was frozen on purpose.
     modes = [(module, module.training) for module in model.modules()]
     model.eval()

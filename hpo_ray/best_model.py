@@ -1,0 +1,152 @@
+"""The best trial of a run as a model: where its weights lie, what it makes of images. Starts no Ray.
+
+Knows the built-in image trainable; prints nothing.
+"""
+
+from __future__ import annotations
+
+import importlib
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from hpo_ray import history
+from hpo_ray.errors import InvalidInput, Problem
+from hpo_ray.experiment import Experiment
+from hpo_ray.trainables import TRAINABLES
+
+if TYPE_CHECKING:
+    from types import ModuleType
+
+    import numpy as np
+
+    from hpo_ray.trainables.image_prediction import Opinion
+
+
+@dataclass(frozen=True)
+class BestModel:
+    """A run's best trial.
+
+    Attributes:
+        trial_id: Which.
+        config: What it was trained with, in sections.
+        checkpoint: The folder of its best epoch.
+        module: The trainable's module.
+        run_dir: The run's folder.
+    """
+
+    trial_id: str
+    config: Mapping[str, Any]
+    checkpoint: Path
+    module: ModuleType
+    run_dir: Path
+
+
+def load(run_dir: Path, trial_id: str | None = None) -> BestModel:
+    """A trial's model.
+
+    Args:
+        run_dir: A run directory, of a finished run or not.
+        trial_id: Which trial; None: the best one.
+
+    Raises:
+        InvalidInput: It is no run, none of its trials has a value, or the checkpoint is not kept.
+    """
+    run = history.load(run_dir)
+    experiment = Experiment.model_validate(run.experiment)
+    name = TRAINABLES[experiment.trainable.name].module
+    if not name:
+        message = f"'{run_dir}' trained your own objective: its checkpoints are yours to read"
+        raise InvalidInput(Problem("run", message))
+    if trial_id is None:
+        best = run.best()
+        if best is None:
+            raise InvalidInput(Problem("run", f"'{run_dir}' has no trial with a finite {run.metric}"))
+        trial, row = best
+    else:
+        if trial_id not in run.trials:
+            raise InvalidInput(
+                Problem("trial", f"'{run_dir}' has no trial '{trial_id}'; it has '0000' to '{max(run.trials)}'")
+            )
+        trial = run.trials[trial_id]
+        found = trial.best_report(run.metric, run.mode)
+        if found is None:
+            raise InvalidInput(Problem("trial", f"trial '{trial_id}' has no finite {run.metric}"))
+        row = found
+    path = trial.checkpoints.get((row.attempt, row.fidelity))
+    folder = run_dir / path if path is not None else None
+    if folder is None or not folder.is_dir():
+        kept = f"the checkpoints of the best {experiment.storage.keep_checkpoints} reports are kept"
+        raise InvalidInput(Problem("trial", f"the checkpoint of trial '{trial.trial_id}' is not there: {kept}"))
+    config = experiment.trial_config(trial.config)
+    return BestModel(trial.trial_id, config, folder, importlib.import_module(name), run_dir)
+
+
+@dataclass(frozen=True)
+class PartOpinion:
+    """What a model makes of a part of its data set.
+
+    Attributes:
+        plain: Probabilities `n x classes` of the images as they are.
+        merged: Those of all views together; the plain ones if there are no others.
+        labels: `n`.
+        classes: Class names.
+        images: For pictures: what `hpo_ray.results.image_plots.top_losses` takes, `n`.
+    """
+
+    plain: np.ndarray
+    merged: np.ndarray
+    labels: np.ndarray
+    classes: list[str]
+    images: Sequence[Any]
+
+
+def on_files(model: BestModel, paths: Sequence[Path], *, device: str, views: int) -> Opinion:
+    """See `hpo_ray.trainables.image_prediction.on_files`."""
+    from hpo_ray.trainables import image_prediction
+
+    return image_prediction.on_files(model.config, model.checkpoint, paths, device=device, views=views)
+
+
+def on_part(model: BestModel, part: str, *, device: str, views: int) -> PartOpinion:
+    """What the model makes of the part ``valid`` or ``test``, with and without augmented views.
+
+    Raises:
+        InvalidInput: The validation images of a cross-validated model: it has learnt from them.
+    """
+    from hpo_ray.trainables import image_prediction
+
+    if part == "valid" and model.config.get("folds", 1) > 1:
+        raise InvalidInput(Problem("--part", "with folds each image but the test part's was learnt by some model"))
+
+    ask = partial(image_prediction.on_part, model.config, model.checkpoint, part, device=device)
+    plain = ask()
+    merged = ask(views=views) if views else plain
+    images, classes = image_prediction.images_of(model.config, part)
+    return PartOpinion(plain.probabilities.numpy(), merged.probabilities.numpy(), plain.labels.numpy(), classes, images)
+
+
+def export(model: BestModel, file: Path) -> list[Path]:
+    """Writes the weights as a plain state dict; with folds or repeats one file each, ``FILE-f0-r0.pt``, ….
+
+    Raises:
+        InvalidInput: It cannot be written.
+    """
+    import torch
+
+    from hpo_ray.trainables import image_children
+    from hpo_ray.training import checkpoint
+
+    written = []
+    for child in image_children.of(model.config):
+        name = file if child.alone else file.with_stem(f"{file.stem}-f{child.fold}-r{child.repeat}")
+        partial_file = name.with_name(f".{name.name}.partial")
+        try:
+            torch.save(checkpoint.weights(child.folder(model.checkpoint)), partial_file)
+            partial_file.replace(name)
+        except (OSError, RuntimeError) as error:
+            raise InvalidInput(Problem("file", f"'{name}' cannot be written: {error}")) from None
+        written.append(name)
+    return written

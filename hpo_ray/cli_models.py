@@ -1,0 +1,186 @@
+"""The commands on a run's best model: predict, evaluate, export-weights. As `cli`, they print; they start no Ray."""
+
+from __future__ import annotations
+
+import logging
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from hpo_ray.console import note, out, print_json
+from hpo_ray.errors import InvalidInput, Problem
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+    from hpo_ray.best_model import BestModel
+    from hpo_ray.trainables.image_prediction import Opinion
+
+RunDir = Annotated[Path, typer.Argument(help="A run directory.", metavar="RUN")]
+TrialId = Annotated[str | None, typer.Option("--trial", help="Another trial than the best one, e.g. 0007.")]
+Views = Annotated[int, typer.Option("--tta", min=0, help="Augmented views of each image besides the plain one.")]
+Device = Annotated[str, typer.Option("--device", help="cpu or cuda.")]
+AsJson = Annotated[bool, typer.Option("--json", help="Print JSON on stdout, and nothing else there.")]
+
+
+def predict_command(
+    run_dir: RunDir,
+    images: Annotated[Path, typer.Argument(help="A folder of images, one image, or a text file with a path a line.")],
+    file: Annotated[
+        Path | None, typer.Option("--out", help="FILE.csv or FILE.parquet; default predictions.csv.")
+    ] = None,
+    views: Views = 0,
+    if_it_helps: Annotated[
+        bool, typer.Option("--if-it-helps", help="With --tta: only if validation images are classified better so.")
+    ] = False,
+    trial: TrialId = None,
+    device: Device = "cpu",
+    as_json: AsJson = False,
+) -> None:
+    """Classify images with a run's best model: probabilities of every class, as a table."""
+    from hpo_ray import best_model
+
+    target = file or Path("predictions.csv")
+    if target.suffix not in (".csv", ".parquet"):
+        raise InvalidInput(Problem("--out", f"'{target}' ends neither in .csv nor in .parquet"))
+    model = best_model.load(run_dir, trial)
+    paths = _images(images)
+    if views and if_it_helps and not _helps(model, views, device):
+        views = 0
+    logging.getLogger("hpo_ray.data").setLevel(logging.ERROR)  # what it warns of is said below
+    opinion = best_model.on_files(model, paths, device=device, views=views)
+    frame = _frame(opinion)
+    _write(frame, target)
+    for path, reason in opinion.unreadable.items():
+        note(f"left out, it cannot be read: {path} ({reason})")
+    if as_json:
+        counts = {str(name): int(n) for name, n in frame["predicted"].value_counts().items()}
+        print_json({"file": str(target), "trial": model.trial_id, "images": len(frame), "predicted": counts,
+                    "unreadable": [str(path) for path in opinion.unreadable]})  # fmt: skip
+        return
+    counted = ", ".join(f"{n} {name}" for name, n in frame["predicted"].value_counts().items())
+    out().print(f"{len(frame)} images by trial {model.trial_id}: {counted}", soft_wrap=True, highlight=False)
+    out().print(f"written to {target}", soft_wrap=True, highlight=False)
+
+
+def evaluate_command(
+    run_dir: RunDir,
+    folder: Annotated[
+        Path | None, typer.Option("--out", help="Where tables and pictures go; default RUN/evaluation.")
+    ] = None,
+    part: Annotated[str, typer.Option("--part", help="valid or test.")] = "test",
+    views: Views = 0,
+    trial: TrialId = None,
+    device: Device = "cpu",
+    as_json: AsJson = False,
+) -> None:
+    """Score a run's best model class by class: accuracy, confusion, calibration, worst mistakes."""
+    from dataclasses import asdict
+
+    from hpo_ray import best_model
+    from hpo_ray.results import calibration, image_plots, metrics, plots
+
+    if part not in ("valid", "test"):
+        raise InvalidInput(Problem("--part", f"'{part}': expected valid or test"))
+    model = best_model.load(run_dir, trial)
+    found = best_model.on_part(model, part, device=device, views=views)
+    target = folder or run_dir / "evaluation"
+    plain, merged = (metrics.scores(p, found.labels) for p in (found.plain, found.merged))
+    best = found.merged if views else found.plain
+    confusion = metrics.confusion(best, found.labels, found.classes)
+    classes = metrics.per_class(best, found.labels, found.classes)
+    worst = metrics.top_losses(best, found.labels, found.classes)
+    bins = calibration.calibration(best, found.labels)
+    try:
+        target.mkdir(parents=True, exist_ok=True)
+        classes.to_csv(target / "classes.csv", index=False)
+        confusion.to_csv(target / "confusion.csv")
+        worst.to_csv(target / "top_losses.csv", index=False)
+        plots.save(image_plots.top_losses(found.images, worst), target / "top_losses.png")
+        plots.save(
+            plots.confusion_matrix(metrics.confusion(best, found.labels, found.classes)), target / "confusion.png"
+        )
+        plots.save(plots.calibration(bins), target / "calibration.png")
+    except OSError as error:
+        raise InvalidInput(Problem("--out", f"'{error.filename}' cannot be written: {error.strerror}")) from None
+    if as_json:
+        rows = {"plain": asdict(plain)} | ({"tta": asdict(merged)} if views else {})
+        print_json({"trial": model.trial_id, "part": part, "views": views, **rows, "folder": str(target)})
+        return
+    out().print(f"trial {model.trial_id} on {plain.n} {part} images", highlight=False)
+    for name, row in [("plain", plain), *([(f"{views} views", merged)] if views else [])]:
+        low, high = row.interval
+        text = f"accuracy {row.accuracy:.2%}, 95 % interval {low:.2%} to {high:.2%}; log loss {row.log_loss:.4f}"
+        out().print(f"{name:<9} {text}; calibration error {row.ece:.2%}", soft_wrap=True, highlight=False)
+    out().print(classes.round(3).to_string(index=False), soft_wrap=True, highlight=False)
+    out().print(f"tables and pictures in {target}", soft_wrap=True, highlight=False)
+
+
+def export_weights_command(
+    run_dir: RunDir, file: Annotated[Path, typer.Argument(help="FILE.pt")], trial: TrialId = None
+) -> None:
+    """Write the best model's weights as a plain state dict, which torch.load(…, weights_only=True) reads."""
+    from hpo_ray import best_model
+
+    model = best_model.load(run_dir, trial)
+    written = best_model.export(model, file)
+    for path in written:
+        out().print(f"weights of trial {model.trial_id} written to {path}", soft_wrap=True, highlight=False)
+
+
+def _helps(model: BestModel, views: int, device: str) -> bool:
+    """Whether augmented views do better on the validation images; says so."""
+    from hpo_ray import best_model
+    from hpo_ray.results import metrics
+
+    found = best_model.on_part(model, "valid", device=device, views=views)
+    plain, merged = (metrics.scores(p, found.labels) for p in (found.plain, found.merged))
+    better = (merged.errors, merged.log_loss) < (plain.errors, plain.log_loss)
+    what = f"{plain.errors} of {plain.n} validation images wrong without, {merged.errors} with {views} views"
+    note(f"{what}: {'used' if better else 'not used'}")
+    return better
+
+
+def _images(given: Path) -> list[Path]:
+    """The images that an argument means, sorted; paths in a list are relative to its folder."""
+    from hpo_ray.data.folders import IMAGE_SUFFIXES
+
+    if given.is_dir():
+        found = sorted(path for path in given.rglob("*") if path.suffix.lower() in IMAGE_SUFFIXES)
+        if not found:
+            raise InvalidInput(Problem("images", f"'{given}' holds no image ({', '.join(sorted(IMAGE_SUFFIXES))})"))
+        return found
+    if not given.is_file():
+        raise InvalidInput(Problem("images", f"'{given}' does not exist"))
+    if given.suffix.lower() in IMAGE_SUFFIXES:
+        return [given]
+    try:
+        lines = [line.strip() for line in given.read_text().splitlines() if line.strip()]
+    except UnicodeDecodeError:
+        raise InvalidInput(Problem("images", f"'{given}' is neither an image nor a list of paths")) from None
+    if not lines:
+        raise InvalidInput(Problem("images", f"'{given}' lists no image"))
+    return [given.parent / line for line in lines]
+
+
+def _frame(opinion: Opinion) -> pd.DataFrame:
+    import pandas as pd
+
+    best = opinion.probabilities.max(1)
+    frame = pd.DataFrame({"path": [str(path) for path in opinion.paths]})
+    frame["predicted"] = [opinion.classes[index] for index in best.indices.tolist()]
+    frame["probability"] = best.values.numpy()
+    for index, name in enumerate(opinion.classes):
+        frame[f"p/{name}"] = opinion.probabilities[:, index].numpy()
+    return frame
+
+
+def _write(frame: pd.DataFrame, target: Path) -> None:
+    try:
+        if target.suffix == ".csv":
+            frame.to_csv(target, index=False)
+        else:
+            frame.to_parquet(target, index=False)
+    except OSError as error:
+        raise InvalidInput(Problem("--out", f"'{target}' cannot be written: {error.strerror}")) from None

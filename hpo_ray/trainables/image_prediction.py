@@ -1,0 +1,172 @@
+"""What the models of a configuration make of images: of a part of their own data set, or of any files.
+
+Folds and repeats are one opinion, the mean of their probabilities. Knows no trial and no Ray; imports torch.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from hpo_ray.data import parts
+from hpo_ray.data.augment import Augmentation
+from hpo_ray.data.decoding import CorruptFiles
+from hpo_ray.data.preprocess import Preprocess
+from hpo_ray.errors import InvalidInput, Problem, RunFailed
+from hpo_ray.models import vision
+from hpo_ray.trainables import image_children
+from hpo_ray.trainables.image_source import ImageSource
+from hpo_ray.trainables.image_training import ABOUT
+from hpo_ray.training import checkpoint as checkpoints
+from hpo_ray.training import tta
+from hpo_ray.training.predictions import Predictions, predict
+
+Batches = Iterable[tuple[Tensor, Tensor]]
+
+
+@dataclass(frozen=True)
+class Opinion:
+    """What the models make of some files.
+
+    Attributes:
+        paths: The files that could be read, in the order given.
+        classes: Class names.
+        probabilities: `n x classes`, of `paths`.
+        unreadable: The others, with the reason.
+    """
+
+    paths: list[Path]
+    classes: list[str]
+    probabilities: Tensor
+    unreadable: dict[Path, str]
+
+
+def on_part(
+    config: Mapping[str, Any], checkpoint: Path, part: str, *, device: str = "cpu", pieces: int = 1, views: int = 0
+) -> Predictions:
+    """Predictions on a part of the configuration's data set, in its order; unreadable images are left out.
+
+    Args:
+        config: The configuration that the checkpoint was trained with.
+        checkpoint: The folder that the recipe's `train` saved into.
+        part: ``test``, or ``train`` or ``valid`` as they were loaded.
+        device: Where to compute.
+        pieces: How much smaller than usual the batches must be to fit into memory.
+        views: Augmented views besides the plain one, all with the same weight; 0: none.
+
+    Raises:
+        RunFailed: The checkpoint cannot be read, or belongs to another configuration.
+    """
+    source = ImageSource(config, seed=0, device=device, pieces=pieces)
+    images = getattr(source.data, part)
+    read = partial(parts.batches, images, source.evaluation_batch, workers=source.workers)
+    with checkpoints.own_rng(0):  # the first weights are drawn only to be overwritten
+        model = source.model(scratch=True)
+    return _merged(config, checkpoint, model, read, device, views)
+
+
+def images_of(config: Mapping[str, Any], part: str) -> tuple[Sequence[Any], list[str]]:
+    """The readable images of a part, as paths or arrays, in the order of `on_part`'s predictions; the class names."""
+    source = ImageSource(config, seed=0, device="cpu")
+    found = getattr(source.data, part)
+    if isinstance(found, parts.TensorImages):
+        return list(found.images.numpy()), list(source.data.classes)
+    corrupt = set(found.corrupt.paths)
+    return [path for path, _ in found.samples if path not in corrupt], list(source.data.classes)
+
+
+def on_files(
+    config: Mapping[str, Any], checkpoint: Path, paths: Sequence[Path], *, device: str = "cpu", views: int = 0
+) -> Opinion:
+    """Predictions on any image files; the data that the models learnt from need not be at hand.
+
+    Args:
+        config: As for `on_part`, likewise the rest.
+        checkpoint: See there.
+        paths: The files.
+        device: See there.
+        views: See there.
+
+    Raises:
+        InvalidInput: None of the files can be read.
+        RunFailed: As for `on_part`; the checkpoint is of a version that does not say what its images were.
+    """
+    about = _about(image_children.of(config)[0].folder(checkpoint))
+    given: dict[str, Any] = {key: tuple(v) if isinstance(v, list) else v for key, v in about["preprocess"].items()}
+    ready = Preprocess(**given)
+    corrupt = CorruptFiles(len(paths), 1.0)
+    # Numbered instead of labelled: a view of another image than the plain one is then seen.
+    part = parts.FolderImages(list(zip(paths, range(len(paths)), strict=True)), ready, corrupt)
+    size = int(config["training"]["batch_size"])
+    read = partial(parts.batches, part, 2 * size, workers=int(config["data"].get("workers", 0)))
+    section = {**config["model"], "weights": None}
+    with checkpoints.own_rng(0):
+        model = vision.build(
+            **section, classes=len(about["classes"]), channels=about["channels"], image_size=ready.size or 1
+        ).to(device)
+    grey = about["channels"] == 1
+    try:
+        found = _merged(config, checkpoint, model, read, device, views, _grey if grey else None)
+    except RunFailed:
+        if len(corrupt.paths) < len(paths):
+            raise
+        first, reason = next(iter(corrupt.reasons.items()), ("", "there is none"))
+        raise InvalidInput(Problem("images", f"none of {len(paths)} can be read, e.g. '{first}': {reason}")) from None
+    order = found.labels.tolist()
+    return Opinion([paths[i] for i in order], about["classes"], found.probabilities, dict(corrupt.reasons))
+
+
+def _merged(
+    config: Mapping[str, Any],
+    checkpoint: Path,
+    model: nn.Module,
+    read: Callable[..., Batches],
+    device: str,
+    views: int,
+    prepare: Callable[[Tensor], Tensor] | None = None,
+) -> Predictions:
+    """The mean over children of each one's opinion on all views."""
+    forward = None if prepare is None else lambda images: model(prepare(images))
+    varied = lambda seed: read(augment=_views_of(config), augment_seed=seed)  # noqa: E731
+    total: Predictions | None = None
+    children = image_children.of(config)
+    for child in children:
+        checkpoints.load_weights(child.folder(checkpoint), model=model)
+        found = predict(model, read(), device, forward=forward)
+        if views:
+            others = tta.predict_views(model, varied, views, device, forward=forward)
+            found = tta.merge(found, others).predictions
+        total = found if total is None else _sum(total, found)
+    assert total is not None  # there is one child at least
+    return Predictions(total.log_probabilities.log_softmax(1), total.labels) if len(children) > 1 else total
+
+
+def _sum(one: Predictions, other: Predictions) -> Predictions:
+    return Predictions(torch.logaddexp(one.log_probabilities, other.log_probabilities), one.labels)
+
+
+def _views_of(config: Mapping[str, Any]) -> Augmentation:
+    """As in training; photographs that were not augmented there are flipped and zoomed a little."""
+    data = config["data"]
+    kind = data.get("augment", "none")
+    given = {key: float(data[key]) for key in ("zoom", "rotate", "lighting") if key in data}
+    return Augmentation("side_on" if kind == "none" else kind, **given)
+
+
+def _grey(images: Tensor) -> Tensor:
+    return images.mean(1, keepdim=True)
+
+
+def _about(folder: Path) -> dict[str, Any]:
+    try:
+        found: dict[str, Any] = json.loads((folder / ABOUT).read_text())
+    except (OSError, ValueError) as error:
+        raise RunFailed(f"the checkpoint '{folder}' does not say what images its model expects: {error}") from error
+    return found
