@@ -202,6 +202,7 @@ def report_command(run_dir: RunDir, as_json: AsJson = False) -> None:
     show(history.load(run_dir), as_json)
 
 
+app.add_typer(cli_models.data_app, name="data")
 app.command("predict")(cli_models.predict_command)
 app.command("evaluate")(cli_models.evaluate_command)
 app.command("export-weights")(cli_models.export_weights_command)

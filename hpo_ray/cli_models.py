@@ -1,4 +1,4 @@
-"""The commands on a run's best model: predict, evaluate, export-weights. As `cli`, they print; they start no Ray."""
+"""The commands on models and data: predict, evaluate, export-weights, data check. They print; none starts Ray."""
 
 from __future__ import annotations
 
@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
+from rich.text import Text
 
 from hpo_ray.console import note, out, print_json
 from hpo_ray.errors import InvalidInput, Problem
@@ -127,6 +128,48 @@ def export_weights_command(
     written = best_model.export(model, file)
     for path in written:
         out().print(f"weights of trial {model.trial_id} written to {path}", soft_wrap=True, highlight=False)
+
+
+data_app = typer.Typer(help="Look at data before anything is trained.", no_args_is_help=True)
+
+
+@data_app.command("check")
+def data_check_command(
+    overrides: Annotated[
+        list[str] | None,
+        typer.Argument(help="experiment=finetune data.root=/photos model.weights=… or any other experiment on images"),
+    ] = None,
+    as_json: AsJson = False,
+    config_dir: Annotated[Path | None, typer.Option("--config-dir", help="Your own conf/ folder.")] = None,
+) -> None:
+    """Open every image once: balance, sizes, unreadable files, copies on both sides of the split; advise a recipe."""
+    from pydantic import ValidationError
+
+    from hpo_ray import config
+    from hpo_ray.sections import DataConfig, ModelConfig
+    from hpo_ray.trainables.data_check import check_data
+    from hpo_ray.wording import problems_of
+
+    # Not `preflight.check`: what it refuses to train on is what this command is to name.
+    document = config.load(overrides or [], config_dir)
+    if document.problems:
+        raise InvalidInput(*document.problems)
+    sections = {}
+    for name, model in (("data", DataConfig), ("model", ModelConfig)):
+        try:
+            sections[name] = model.model_validate(document.data.get(name) or {}).model_dump()
+        except ValidationError as error:
+            raise InvalidInput(*(Problem(f"{name}.{p.key}", p.message, p.source) for p in problems_of(error))) from None
+    report = check_data(sections)
+    if as_json:
+        print_json(report.state())
+        return
+    text = Text()
+    for name, line, style in report.lines():
+        text.append(f"{name:<12}", style="bold")
+        text.append(f"{line}\n", style=style)
+    text.rstrip()
+    out().print(text, soft_wrap=True)
 
 
 def _helps(model: BestModel, views: int, device: str) -> bool:

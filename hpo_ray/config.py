@@ -10,7 +10,7 @@ import copy
 import re
 import shutil
 import tempfile
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -102,6 +102,8 @@ def load(overrides: Sequence[str] = (), config_dir: Path | None = None) -> Docum
     folders = [folder for folder in (config_dir, packaged_conf()) if folder is not None]
     request = _take_apart(overrides, folders)
     data, choices = _compose(request, folders)
+    if choices.get("experiment"):
+        _prefer_chosen(data, request.groups, folders)
     space = data.get("space") or {}
     for key in request.removed:
         if key not in space:
@@ -219,6 +221,23 @@ def _compose(request: _Request, folders: Sequence[Path]) -> tuple[dict[str, Any]
         raise InvalidInput(*request.problems, _composition_problem(error, folders)) from None
     assert isinstance(document, dict)  # `config.yaml` is a mapping
     return {str(key): value for key, value in document.items()}, choices
+
+
+def _prefer_chosen(data: dict[str, Any], groups: Mapping[str, str], folders: Sequence[Path]) -> None:
+    """Let a group that the user names win over what the experiment says beside its own choice of that group.
+
+    Of searcher, scheduler and space nothing of the experiment's stays: ``scheduler=none`` has no use for another
+    scheduler's options, and a space is a whole. Of other groups what the chosen file doesn't say stays.
+    """
+    for group, choice in groups.items():
+        file = _find(folders, f"{group}/{choice}.yaml")
+        if group == "experiment" or file is None:
+            continue
+        chosen = yaml.load(file.read_text(), _Loader) or {}
+        if "defaults" in chosen:
+            continue  # made of other files: Hydra has put it together
+        whole = group in ("searcher", "scheduler", "space")
+        data[group] = chosen if whole else {**(data.get(group) or {}), **chosen}
 
 
 @contextlib.contextmanager

@@ -17,7 +17,7 @@ from pydantic import ValidationError
 from hpo_ray.config import Document
 from hpo_ray.environment import local_cpus, local_gpus
 from hpo_ray.errors import InvalidInput, Problem, nearest
-from hpo_ray.experiment import Experiment
+from hpo_ray.experiment import SECTIONS, Experiment, locate, short_name
 from hpo_ray.schedulers import SCHEDULERS
 from hpo_ray.searchers import SEARCHERS
 from hpo_ray.space import SearchSpace
@@ -46,11 +46,13 @@ def check(document: Document, *, has_objective: bool = False) -> Experiment:
     problems = list(document.problems)
     _fill_sections(data, problems)
     space = check_space(data, problems)
-    _fill_defaults(data, space)
+    _fill_defaults(data)
     _resolve_paths(data)
     experiment = _build(data, problems)
     for part in (_check_names, _check_scheduler, _check_metric, _check_fractions):
         part(data, problems)
+    if experiment is not None and space is not None:
+        _check_searched(document, space, problems)
     if experiment is not None:
         _check_grid(experiment, space, problems)
         _check_machine(experiment, problems)
@@ -82,7 +84,7 @@ def _fill_sections(data: dict[str, Any], problems: list[Problem]) -> None:
             data[name] = None
 
 
-def _fill_defaults(data: dict[str, Any], space: SearchSpace | None) -> None:
+def _fill_defaults(data: dict[str, Any]) -> None:
     """What follows from other values: the scheduler's options, and how long a trial trains."""
     scheduler = data.get("scheduler")
     if isinstance(scheduler, dict) and isinstance(scheduler.get("name"), str):
@@ -187,6 +189,16 @@ def _check_fractions(data: dict[str, Any], problems: list[Problem]) -> None:
         if isinstance(valid, float) and isinstance(test, float) and 0 < valid < 1 and 0 < test < 1 <= valid + test:
             message = f"{valid:g} and data.test_fraction={test:g} leave nothing to train on: together expected below 1"
             problems.append(Problem("data.valid_fraction", message))
+
+
+def _check_searched(document: Document, space: SearchSpace, problems: list[Problem]) -> None:
+    """What the user sets is not what the space searches: it would have no effect."""
+    for key in document.given:
+        section, dot, field = key.partition(".")
+        name = short_name(section, field) if dot and locate(key) else key
+        if dot and section in SECTIONS and name in {**space.domains, **space.constants}:
+            message = f"it has no effect: the space says '{name}'; space.{name}=VALUE sets it for all trials"
+            problems.append(Problem(key, message))
 
 
 def _check_grid(experiment: Experiment, space: SearchSpace | None, problems: list[Problem]) -> None:

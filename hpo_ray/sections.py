@@ -147,13 +147,13 @@ class TrainingConfig(Section):
     warmup_epochs: Annotated[float, Field(ge=0)] = 0.0
     """Linear warm-up before any schedule."""
     floor: Annotated[float, Field(ge=0, lt=1)] | None = None
-    """Lowest learning rate as a share of the highest (`cosine`, `triangular…`, `exp_range`, `sgdr`)."""
+    """Lowest learning rate as a share of the highest."""
     step_epochs: Annotated[float, Field(gt=0)] | None = None
-    """Epochs between two drops (`step`; `exponential` with `staircase`)."""
+    """Epochs between two drops (`step`)."""
     gamma: Annotated[float, Field(gt=0, le=1)] | None = None
     """Factor of a drop (`step`), or per epoch (`exponential`, `exp_range`)."""
     staircase: bool | None = None
-    """`exponential` in steps."""
+    """`exponential` once an epoch."""
     half_cycle_epochs: Annotated[float, Field(gt=0)] | None = None
     """Epochs from lowest to highest (`triangular…`, `exp_range`): Smith's step size."""
     cycle_len: Annotated[float, Field(gt=0)] | None = None
@@ -183,7 +183,7 @@ class TrainingConfig(Section):
     ema_decay: Annotated[float, Field(gt=0, lt=1)] | None = None
     """What is validated and kept are exponential averages of the weights; each step counts the past this much."""
     patience: Count | None = None
-    """So many epochs without a lower validation loss end a trial, with the best epoch's weights."""
+    """So many epochs without a lower validation loss end a trial; the best checkpoint is the one that counts."""
     precision: Literal["fp32", "bf16", "fp16"] = "fp32"
     """Of matrix products and convolutions."""
     channels_last: bool = False

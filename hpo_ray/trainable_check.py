@@ -6,9 +6,11 @@ Asks the trainable's own checks; starts nothing, imports no Ray.
 from __future__ import annotations
 
 import importlib
+from collections.abc import Sequence
+from typing import Any
 
 from hpo_ray.errors import InvalidInput, Problem
-from hpo_ray.experiment import Experiment
+from hpo_ray.experiment import Experiment, locate
 from hpo_ray.space import SearchSpace
 from hpo_ray.space_check import sampled_values
 from hpo_ray.trainables import TRAINABLES
@@ -39,8 +41,8 @@ def check_trainable(
         problems.append(Problem("trainable.target", f"only for trainable=function, not '{experiment.trainable.name}'"))
     module = importlib.import_module(TRAINABLES[experiment.trainable.name].module)
     sections = TRAINABLES[experiment.trainable.name].sections
-    config = {name: getattr(experiment, name).model_dump() for name in sections}
-    found = module.check(config, sampled_values(space) if space is not None else {})
+    config, sampled = _settled(experiment, sections, space)
+    found = module.check(config, sampled)
     problems.extend(dict.fromkeys(found))
 
 
@@ -55,11 +57,24 @@ def with_rungs(experiment: Experiment, space: SearchSpace, problems: list[Proble
         message = f"'{experiment.trainable.name}' has no cycles of its own: give a list of fidelities"
         problems.append(Problem("scheduler.rungs", message))
         return experiment
-    config = {name: getattr(experiment, name).model_dump() for name in TRAINABLES[experiment.trainable.name].sections}
+    config, sampled = _settled(experiment, TRAINABLES[experiment.trainable.name].sections, space)
     options = {name: getattr(scheduler, name) for name in ("grace_period", "max_t", "reduction_factor")}
     try:
-        rungs = find(config, sampled_values(space), **options)
+        rungs = find(config, sampled, **options)
     except InvalidInput as error:
         problems.extend(error.problems)
         return experiment
     return experiment.model_copy(update={"scheduler": scheduler.model_copy(update={"rungs": tuple(rungs)})})
+
+
+def _settled(
+    experiment: Experiment, sections: Sequence[str], space: SearchSpace | None
+) -> tuple[dict[str, dict[str, Any]], dict[str, list[Any]]]:
+    """The sections with the space's constants in their places, and what is searched, with the values that show it."""
+    config = {name: getattr(experiment, name).model_dump() for name in sections}
+    if space is None:
+        return config, {}
+    for key, value in space.constants.items():
+        [(section, name), *_] = locate(key)
+        config[section][name] = value
+    return config, {key: values for key, values in sampled_values(space).items() if key not in space.constants}

@@ -18,7 +18,11 @@ def problems_of(error: ValidationError) -> list[Problem]:
     found: dict[str, Problem] = {}
     for details in error.errors():
         # pydantic names the branches of a union and its validators in the location too.
-        key = ".".join(str(part) for part in details["loc"] if not str(part).startswith(("function-", "literal[")))
+        key = "".join(
+            f"[{part}]" if isinstance(part, int) else f".{part}"
+            for part in details["loc"]
+            if not str(part).startswith(("function-", "literal[", "tuple["))
+        ).removeprefix(".")
         key = key.removesuffix(".constrained-int").removesuffix(".int")
         found.setdefault(key, Problem(key, _message(details)))
     return list(found.values())
@@ -39,6 +43,10 @@ def _message(details: Any) -> str:
 
 
 def _expectation(details: Any) -> str:
+    if details["type"] in ("tuple_type", "list_type"):
+        return "expected a list, e.g. [{train: head, epochs: 3}, {train: all}]"
+    if details["type"] in ("model_type", "model_attributes_type", "dict_type"):
+        return "expected a mapping, e.g. {train: head, epochs: 3}"
     if details["type"] == "literal_error":
         choices = [text.strip().strip("'") for text in details["ctx"]["expected"].replace(" or ", ",").split(",")]
         return nearest(details["input"], choices)
@@ -52,6 +60,8 @@ def _expectation(details: Any) -> str:
 def _valid_keys(location: tuple[Any, ...]) -> list[str]:
     model: type[BaseModel] = Experiment
     for part in location:
+        if isinstance(part, int):  # of a list, whose elements' model was found with it
+            continue
         annotation = model.model_fields[str(part)].annotation
         candidates = [annotation, *get_args(annotation)]
         model = next(c for c in candidates if isinstance(c, type) and issubclass(c, BaseModel))

@@ -155,3 +155,42 @@ def test_rungs_come_from_the_ends_of_the_rates_cycles() -> None:
 def test_rungs_that_make_no_sense_are_told(overrides: list[str], words: str) -> None:
     with pytest.raises(InvalidInput, match=words.replace("[", r"\[")):
         resolved(*overrides)
+
+
+@pytest.mark.parametrize("name", choices_of("space", [packaged_conf()]))
+def test_a_space_that_is_named_replaces_the_experiments(name: str) -> None:
+    if name == "none":
+        return
+    alone = load(["experiment=null", f"space={name}", "data=digits", "model=cnn"]).data["space"]
+    assert load(["experiment=digits", f"space={name}"]).data["space"] == alone
+    assert load(["experiment=digits", f"space={name}", "space.lr=0.1"]).data["space"] == alone | {"lr": "0.1"}
+
+
+def test_a_scheduler_that_is_named_has_no_options_of_the_experiments(tmp_path: Path) -> None:
+    (tmp_path / "experiment").mkdir()
+    text = (packaged_conf() / "experiment" / "digits.yaml").read_text()
+    (tmp_path / "experiment" / "mine.yaml").write_text(f"{text}scheduler:\n  max_t: 5\ndata:\n  split_seed: 4\n")
+    assert resolved("experiment=mine", config_dir=tmp_path).scheduler.max_t == 5
+    assert resolved("experiment=mine", "scheduler=asha", config_dir=tmp_path).scheduler.max_t == 27
+    none = resolved("experiment=mine", "scheduler=none", "data=digits", config_dir=tmp_path)
+    assert none.scheduler.max_t is None
+    assert none.data is not None
+    assert none.data.split_seed == 4  # what the chosen data do not say stays
+
+
+@pytest.mark.parametrize(
+    ("override", "key", "words"),
+    [
+        ("training.stages=[{trian: head}]", "training.stages[0].trian", "did you mean 'train'?"),
+        ("training.stages=[{epochs: 1}, {epochs: many}]", "training.stages[1].epochs", "expected a whole number"),
+        ("training.stages={train: head}", "training.stages", "expected a list"),
+        ("training.stages=[head]", "training.stages[0]", "expected a mapping"),
+        ("training.lr=0.1", "training.lr", "it has no effect: the space says 'lr'; space.lr=VALUE sets it"),
+        ("model.dropout=0.1", "model.dropout", "it has no effect"),
+    ],
+)
+def test_mistakes_in_stages_and_values_without_effect_are_told(override: str, key: str, words: str) -> None:
+    with pytest.raises(InvalidInput) as caught:
+        resolved("experiment=digits", override)
+    assert [problem.key for problem in caught.value.problems] == [key]
+    assert words in caught.value.problems[0].message

@@ -94,7 +94,17 @@ ALLOWED: dict[str, set[str]] = {
     "lr_range": {"errors", "config", "experiment", "preflight", "trainables", "training"},
     "api": {"errors", "config", "experiment", "history", "lr_range", "results", "runner", "space", "trainables"},
     "best_model": {"errors", "experiment", "history", "trainables", "training"},
-    "cli_models": {"errors", "best_model", "console", "data", "results", "trainables"},
+    "cli_models": {
+        "errors",
+        "best_model",
+        "config",
+        "console",
+        "data",
+        "results",
+        "sections",
+        "trainables",
+        "wording",
+    },
     "cli": {
         "errors",
         "cli_models",

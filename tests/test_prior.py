@@ -89,7 +89,7 @@ def write(
 
 @pytest.fixture
 def run(tmp_path: Path) -> Path:
-    return write(tmp_path / "digits-1", experiment())
+    return write(tmp_path / "digits-1", experiment(training={"momentum": 0.9}))
 
 
 def configs(prior: Prior) -> list[dict[str, Any]]:

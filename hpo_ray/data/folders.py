@@ -57,8 +57,8 @@ def scan(root: Path) -> Folder:
     """
     _require_folder(root)
     try:
-        divided = _divisions(root)
-        found = {part: _by_class(folder) for part, folder in divided.items()}
+        divided = divisions(root)
+        found = {part: by_class(folder) for part, folder in divided.items()}
     except OSError as error:
         raise InvalidInput(Problem("data.root", f"'{error.filename}' cannot be read: {error.strerror}")) from error
     unlabelled = [
@@ -81,7 +81,8 @@ def _require_folder(root: Path) -> None:
     if not root.exists():
         raise InvalidInput(Problem("data.root", f"'{root}' does not exist"))
     if not root.is_dir():
-        raise InvalidInput(Problem("data.root", f"'{root}' is not a folder"))
+        hint = ": data.name=csv reads a table of paths and labels" if root.suffix.lower() == ".csv" else ""
+        raise InvalidInput(Problem("data.root", f"'{root}' is not a folder{hint}"))
     if not os.access(root, os.R_OK | os.X_OK):
         raise InvalidInput(Problem("data.root", f"'{root}' cannot be read: permission denied"))
 
@@ -90,7 +91,7 @@ def _subfolders(folder: Path) -> list[Path]:
     return sorted(path for path in folder.iterdir() if path.is_dir() and not path.name.startswith("."))
 
 
-def _divisions(root: Path) -> dict[str, Path]:
+def divisions(root: Path) -> dict[str, Path]:
     """The folder of each part; the whole root as ``train`` where it is not divided."""
     folders = _subfolders(root)
     named = [folder for folder in folders if folder.name.lower() in PARTS]
@@ -110,7 +111,7 @@ def _divisions(root: Path) -> dict[str, Path]:
     return {"train": root}
 
 
-def _by_class(folder: Path) -> tuple[dict[str, list[Path]], list[Path]]:
+def by_class(folder: Path) -> tuple[dict[str, list[Path]], list[Path]]:
     """Images of each class folder below `folder`, and the files that are no such image."""
     images: dict[str, list[Path]] = {}
     other = sorted(path for path in folder.iterdir() if path.is_file() and not path.name.startswith("."))

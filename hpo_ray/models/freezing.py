@@ -12,7 +12,6 @@ from torch import nn
 from hpo_ray.errors import InvalidInput, Problem
 from hpo_ray.models.groups import Group, layer_groups
 from hpo_ray.models.heads import head_of
-from hpo_ray.models.norms import is_batch_norm
 
 
 def freeze(model: nn.Module, trainable: str | int, groups: Sequence[Group] | None = None) -> None:
@@ -21,7 +20,7 @@ def freeze(model: nn.Module, trainable: str | int, groups: Sequence[Group] | Non
     Sets `requires_grad`, and drops the gradients of what is frozen: an optimizer would go on moving a parameter whose
     gradient is zero, by momentum and weight decay. Frozen parameters may stay in the optimizer, which passes over
     those without a gradient, so all groups are made once and unfrozen by calling this again. The caller then chooses
-    the mode with `train_mode`.
+    the mode with `hpo_ray.training.modes.train_mode`.
 
     Args:
         model: Changed in place.
@@ -48,30 +47,3 @@ def freeze(model: nn.Module, trainable: str | int, groups: Sequence[Group] | Non
         parameter.requires_grad_(id(parameter) in training)
         if not parameter.requires_grad:
             parameter.grad = None
-
-
-def train_mode(model: nn.Module, freeze_norms: bool = False) -> None:
-    """What `model.train()` is for a model with frozen layers: these are in eval mode, the rest in training mode.
-
-    Of a frozen layer nothing changes then: its BatchNorm uses its running statistics and leaves them as they are, its
-    dropout and stochastic depth are off. A trunk that is frozen whole gives the same features in every pass, the same
-    as `model.eval()`, so that training the head on kept features is training it on the images.
-
-    In eval mode is a module all of whose parameters are frozen, and one without parameters (dropout, a BatchNorm that
-    is not affine) that is registered before the first parameter that trains.
-
-    Args:
-        model: Changed in place.
-        freeze_norms: Every BatchNorm keeps its statistics, in layers that train too; scale and shift train there.
-    """
-    model.train()
-    begun = False  # whether a parameter that trains was met; modules come in the order of depth
-    for module in model.modules():
-        parameters = list(module.parameters())
-        trains = any(parameter.requires_grad for parameter in parameters)
-        if (parameters and not trains) or not (parameters or begun):
-            module.training = False
-        # The containers of a layer that trains come before it, but hold no parameters of their own.
-        begun = begun or any(parameter.requires_grad for parameter in module.parameters(recurse=False))
-        if freeze_norms and is_batch_norm(module):
-            module.training = False

@@ -21,7 +21,8 @@ def summarise(run: History) -> dict[str, Any]:
         (``errors, n, error`` of the winner on images that no choice was made on, or None), ``interval``
         (``[low, high, 0.95]``: Wilson's for the test error, else the metric's from its standard error, else None),
         ``gap`` (``[train_loss, val_loss]`` of the best report if it fits new data far worse, else None),
-        ``trials, completed, stopped, failed, interrupted, running, total_fidelity, wall_time_s, seed``.
+        ``unreadable`` (images left out), ``trials, completed, stopped, failed, interrupted, running,
+        total_fidelity, wall_time_s, seed``.
     """
     best = run.best()
     test = (run.ended or {}).get("test")
@@ -36,6 +37,7 @@ def summarise(run: History) -> dict[str, Any]:
         "test": {**test, "error": test["errors"] / test["n"]} if test else None,
         "interval": _interval(run, test),
         "gap": _gap(best[1].metrics) if best else None,
+        "unreadable": int(best[1].metrics.get("unreadable", 0)) if best else 0,
         "trials": len(run.trials),
         "completed": run.count("completed"),
         "stopped": run.count("stopped"),

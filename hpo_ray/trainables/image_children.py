@@ -17,7 +17,7 @@ import numpy as np
 
 # What is summed over children rather than averaged.
 _COSTS = ("epoch_s",)
-_SAME = ("epoch",)
+_SAME = ("epoch", "unreadable")
 # What is also reported of each child.
 _OF_EACH = ("val_error",)
 
@@ -78,8 +78,8 @@ def merged(rows: Mapping[Child, Mapping[str, float]]) -> dict[str, float]:
     if len(children) == 1 and children[0].alone:
         return dict(rows[children[0]])
     found: dict[str, float] = {}
-    for name in rows[children[0]]:
-        values = [rows[child][name] for child in children]
+    for name in dict.fromkeys(name for row in rows.values() for name in row):
+        values = [rows[child].get(name, 0.0) for child in children]
         if name in _COSTS:
             found[name] = sum(values)
         elif name in _SAME:

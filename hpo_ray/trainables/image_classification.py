@@ -6,6 +6,7 @@ configuration.
 
 from __future__ import annotations
 
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -71,6 +72,8 @@ def _train(config: dict, trial: Trial) -> None:
 def range_test(config: dict, *, seed: int = 0, device: str = "cpu", cpus: int = 1, steps: int = 100) -> RangeTest:
     """Learning rates from tiny to huge on the configuration's first stage; see `hpo_ray.training.lr_finder`.
 
+    In full precision, without mixing images or clipping gradients.
+
     Args:
         config: As for `train`.
         seed: Of the weights and the order of the images.
@@ -98,14 +101,19 @@ def range_test(config: dict, *, seed: int = 0, device: str = "cpu", cpus: int = 
         tested, make = model, partial(image_training.optimizer_of, training=training)
         if stage.cached:  # the batches hold activations, and the head is all that takes them
             tested, make = trunk.head_part(model), partial(image_training.head_optimizer_of, training=training)
-        return lr_finder.range_test(
+        loss = torch.nn.CrossEntropyLoss(
+            source.loss_weights, label_smoothing=float(training.get("label_smoothing", 0.0))
+        )
+        found = lr_finder.range_test(
             tested,
             lambda: source.train(1, stage, model),
             make,
             device=device,
             steps=steps,
             train_mode=None if stage.cached else image_training.train_mode_of(training),
+            loss=loss,
         )
+    return replace(found, lrs=found.lrs / stage.lr_factor)  # in terms of `training.lr`
 
 
 def errors_on_test(config: dict, checkpoint: Path, device: str = "cpu", micro_batches: int = 1) -> tuple[int, int]:
@@ -125,6 +133,7 @@ def errors_on_test(config: dict, checkpoint: Path, device: str = "cpu", micro_ba
     """
     from hpo_ray.trainables import image_prediction
 
-    found = image_prediction.on_part(config, checkpoint, "test", device=device, pieces=micro_batches)
+    pieces = micro_batches * int(config["training"].get("accumulate", 1))
+    found = image_prediction.on_part(config, checkpoint, "test", device=device, pieces=pieces)
     result = found.evaluation()
     return result.errors, result.n

@@ -77,14 +77,42 @@ def _check_model(arch: str, model: Mapping[str, Any]) -> list[Problem]:
 
 
 def _check_training(training: Mapping[str, Any], model: Mapping[str, Any], sampled: Mapping[str, Any]) -> list[Problem]:
-    found = stages.problems(training["stages"], training["epochs"]) if "epochs" not in sampled else []
+    found = stages.problems(training["stages"], training["epochs"])
+    if "epochs" in sampled and training["stages"]:
+        message = "the search would change it, but the stages have lengths of their own: search without it"
+        found.append(Problem("space.epochs", message))
+    if training.get("layer_decay") is not None and "lr_ratio" in sampled:
+        message = "it has no effect beside training.layer_decay, which takes its place: ~space.lr_ratio"
+        found.append(Problem("space.lr_ratio", message))
+    for index, stage in enumerate(training["stages"]):
+        if isinstance(stage.get("train"), int) and stage["train"] > training.get("groups", 3):
+            message = f"{stage['train']} is more than training.groups={training.get('groups', 3)}: say all"
+            found.append(Problem(f"training.stages[{index}].train", message))
+    if training.get("optimizer") == "nesterov" and training.get("momentum") == 0 and "optimizer" not in sampled:
+        found.append(Problem("training.momentum", "0 leaves nothing of nesterov: above 0 expected, or optimizer=sgd"))
     if any(stage.get("cached") for stage in training["stages"]) and model.get("weights") is None:
         message = "cached=true keeps the activations of a trunk with weights, but model.weights is null"
         found.append(Problem("training.stages", message))
-    if "schedule" not in sampled:
-        options = {key: training[key] for key in _SCHEDULE if key not in sampled and training.get(key) is not None}
-        shortest = min((stage.get("epochs") or 1 for stage in training["stages"]), default=training["epochs"])
-        found += lr_schedules.problems(training["schedule"], epochs=shortest, **options)
+    return found or _check_schedules(training, sampled)
+
+
+def _check_schedules(training: Mapping[str, Any], sampled: Mapping[str, Any]) -> list[Problem]:
+    """Each schedule that may be chosen, over each stage."""
+    given = {key: training[key] for key in _SCHEDULE if key not in sampled and training.get(key) is not None}
+    planned = stages.plan(training["stages"], training["epochs"]) if "epochs" not in sampled else ()
+    found: list[Problem] = []
+    for name in sampled.get("schedule", [training["schedule"]]):
+        options = given
+        if "schedule" in sampled and name in lr_schedules.NAMES:  # what others read is none of its own
+            options = {key: value for key, value in given.items() if key in lr_schedules.reads(name)}
+        if name == "composed" and "parts" in sampled:
+            continue
+        for stage in planned:
+            where = f" (stage '{stage.name}', {stage.epochs} epochs)" if len(planned) > 1 else ""
+            wrong = lr_schedules.problems(name, epochs=stage.epochs, **options)
+            found += [Problem(problem.key, f"{problem.message}{where}") for problem in wrong]
+            if wrong:
+                break
     return found
 
 

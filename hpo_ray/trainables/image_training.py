@@ -17,7 +17,7 @@ from torch import nn
 from hpo_ray.models import freezing, groups, trunk
 from hpo_ray.trainables import image_plan
 from hpo_ray.trainables.image_source import ImageSource
-from hpo_ray.training import optimizers, stages
+from hpo_ray.training import modes, optimizers, stages
 from hpo_ray.training.trainer import Fit, Options
 
 ABOUT = "about.json"
@@ -49,7 +49,7 @@ class ImageTraining:
             self._stage, self._schedule = stage, image_plan.schedule_of(self._training, stage)
             parted = groups.layer_groups(model, int(self._training.get("groups", 3)))
             freezing.freeze(model, stage.train, parted)
-        return fit.epoch(
+        row = fit.epoch(
             source.train(fit.done + 1, stage, model),
             source.valid(stage, model),
             steps=source.steps,
@@ -59,6 +59,8 @@ class ImageTraining:
             train_mode=train_mode_of(self._training),
             mix=None if stage.cached else source.mix,
         )
+        unreadable = len(source.data.corrupt)
+        return row | ({"unreadable": float(unreadable)} if unreadable else {})
 
     def save(self, folder: Path) -> None:
         """Everything that going on exactly needs, and what images the model expects, for later predictions."""
@@ -124,4 +126,4 @@ def _built(parameters: Any, training: Mapping[str, Any]) -> torch.optim.Optimize
 
 
 def train_mode_of(training: Mapping[str, Any]) -> Callable[[nn.Module], None]:
-    return partial(freezing.train_mode, freeze_norms=bool(training.get("freeze_norms", False)))
+    return partial(modes.train_mode, freeze_norms=bool(training.get("freeze_norms", False)))

@@ -14,6 +14,7 @@ from torch.nn.modules.batchnorm import _BatchNorm
 from torch.optim.swa_utils import AveragedModel
 
 from hpo_ray.errors import InvalidInput, Problem
+from hpo_ray.training.modes import train_mode
 from hpo_ray.training.precision import Precision
 
 
@@ -24,7 +25,8 @@ class Step:
     Attributes:
         forward: Images to logits; None: the model itself. It may be the compiled model, or its head alone where the
             batches hold activations.
-        train_mode: Puts the model into training mode; None: ``model.train()``. A frozen part must stay as it is.
+        train_mode: Puts the model into training mode; None: `hpo_ray.training.modes.train_mode`, which leaves what is
+            frozen as it is.
         before: Called with the number of batches taken this epoch, before each: it sets the learning rate.
         mix: Images and labels to mixed images and soft labels `b x classes`; see `hpo_ray.data.augment.mixer`.
         loss_weights: Per class, `classes` float32 on the device; None: all the same.
@@ -74,7 +76,7 @@ def train_epoch(
     Raises:
         InvalidInput: Not a single step could be taken.
     """
-    (step.train_mode or nn.Module.train)(model)
+    (step.train_mode or train_mode)(model)
     forward = step.forward or model
     precision = step.precision or Precision("fp32", device)
     criterion = nn.CrossEntropyLoss(step.loss_weights, label_smoothing=step.label_smoothing, reduction="sum")
@@ -105,9 +107,8 @@ def train_epoch(
         count += size
         taken += 1
     if count == 0:
-        raise InvalidInput(
-            Problem("training.batch_size", "the model has BatchNorm and no batch has two images to train on")
-        )
+        message = "the model has BatchNorm and no batch has two images" if least == 2 else "there was no batch"
+        raise InvalidInput(Problem("training.batch_size", f"{message} to train on"))
     return total.item() / count
 
 

@@ -9,6 +9,7 @@ import copy
 import math
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -17,7 +18,7 @@ from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _BatchNorm
 
 from hpo_ray.errors import InvalidInput, Problem
-from hpo_ray.training import checkpoint
+from hpo_ray.training import checkpoint, modes
 from hpo_ray.training.lr_suggestions import Array, RangeTest
 
 __all__ = ["RangeTest", "range_test"]
@@ -27,7 +28,7 @@ _MEMORY = 0.9  # of the running mean that says when to stop
 
 def range_test(
     model: nn.Module,
-    batches: Callable[[], Iterable[tuple[Tensor, Tensor]]],
+    batches: Callable[[], Iterable[tuple[Tensor, Tensor]]] | Iterable[tuple[Tensor, Tensor]],
     make_optimizer: Callable[[nn.Module], torch.optim.Optimizer],
     *,
     device: str | torch.device = "cpu",
@@ -47,8 +48,8 @@ def range_test(
 
     Args:
         model: Is not changed.
-        batches: Returns `(images b x …, labels b)`; called again whenever it has no more. Batches of one are left out
-            if the model has BatchNorm.
+        batches: `(images b x …, labels b)`, e.g. a ``DataLoader``, or what returns them; asked again when it ends.
+            Batches of one are left out if the model has BatchNorm.
         make_optimizer: Makes the copy's optimizer; its groups keep the ratios of their rates (their ``lr_factor``,
             or else their rate as a share of the highest).
         device: Where to compute.
@@ -56,7 +57,8 @@ def range_test(
         highest: Last learning rate.
         steps: At least 10.
         stop_at: Ends the test where the running mean of the losses is so many times its lowest; also on NaN.
-        train_mode: Puts the copy into training mode; None: ``model.train()``, which also wakes frozen BatchNorm.
+        train_mode: Puts the copy into training mode; None: `hpo_ray.training.modes.train_mode`, which leaves what is
+            frozen as it is.
         loss: Of the model's output and the labels, the mean over the batch.
         seed: For dropout, and whatever else draws from the global generators meanwhile.
 
@@ -73,12 +75,19 @@ def range_test(
         trained.zero_grad()
         if not any(parameter.requires_grad for parameter in trained.parameters()):
             raise InvalidInput(Problem("training.lr_finder", "the model has no parameter that wants a gradient"))
-        (train_mode or nn.Module.train)(trained)
+        (train_mode or modes.train_mode)(trained)
         optimizer = make_optimizer(trained)
         own = set(map(id, trained.parameters()))
         if any(id(parameter) not in own for group in optimizer.param_groups for parameter in group["params"]):
             raise ValueError("make_optimizer must take the parameters of the model that it is given, which is a copy")
-        losses, ended = _climb(trained, _endless(batches, trained, keep), optimizer, rates, stop_at, loss)
+        losses, ended = _climb(
+            trained,
+            _endless(batches if callable(batches) else partial(iter, batches), trained, keep),
+            optimizer,
+            rates,
+            stop_at,
+            loss,
+        )
     return RangeTest(rates[: len(losses)], np.array(losses), ended)
 
 

@@ -18,12 +18,12 @@ import torch
 from torch import Tensor, nn
 from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 
-from hpo_ray.errors import InvalidInput, Problem
+from hpo_ray.errors import InvalidInput, Problem, nearest
 from hpo_ray.training import checkpoint, lr_schedules, optimizers
 from hpo_ray.training.evaluate import evaluate
 from hpo_ray.training.loop import Step, train_epoch
 from hpo_ray.training.lr_schedules import Schedule
-from hpo_ray.training.precision import Precision
+from hpo_ray.training.precision import NAMES, Precision
 
 Batches = Iterable[tuple[Tensor, Tensor]]
 Part = Callable[[nn.Module], Callable[[Tensor], Tensor]]
@@ -42,8 +42,8 @@ class Options:
         micro_batches: Pieces of each batch.
         ema_decay: The weights validated and saved are an exponential average of those after each step, which counts
             the past this much; None: no averaging. BatchNorm's statistics are averaged too.
-        patience: So many epochs without a lower validation loss end the training, and the best epoch's weights are
-            put back; None: train to the end and keep the last ones.
+        patience: So many epochs without a lower validation loss end the training; see `Fit.restore_best`. None: train
+            to the end and keep the last weights.
         compile: The model's forward pass through `torch.compile`.
     """
 
@@ -55,6 +55,24 @@ class Options:
     ema_decay: float | None = None
     patience: int | None = None
     compile: bool = False
+
+    def __post_init__(self) -> None:
+        """Raises: InvalidInput: with every value that makes no sense."""
+        rules = {
+            "precision": (self.precision in NAMES, nearest(self.precision, NAMES)),
+            "clip_norm": (self.clip_norm is None or self.clip_norm > 0, "it must be above 0"),
+            "label_smoothing": (0 <= self.label_smoothing < 1, "it must be from 0 to below 1"),
+            "micro_batches": (self.micro_batches >= 1, "it must be at least 1"),
+            "ema_decay": (self.ema_decay is None or 0 < self.ema_decay < 1, "it must be between 0 and 1"),
+            "patience": (self.patience is None or self.patience >= 1, "it must be at least 1"),
+        }
+        found = [
+            Problem(f"training.{name}", f"'{getattr(self, name)}': {words}")
+            for name, (good, words) in rules.items()
+            if not good
+        ]
+        if found:
+            raise InvalidInput(*found)
 
 
 class Fit:
@@ -145,9 +163,8 @@ class Fit:
         self.done += 1
         if self._options.patience is not None and self._improved(found.loss):
             weights = copy.deepcopy(self.evaluated.state_dict())
-            self._best = {"epoch": self.done, "loss": found.loss, "model": weights}
-        if self.out_of_patience:
-            self.restore_best()
+            loss = math.inf if math.isnan(found.loss) else found.loss
+            self._best = {"epoch": self.done, "loss": loss, "model": weights}
         return {
             "epoch": self.done,
             "train_loss": train_loss,
@@ -159,7 +176,7 @@ class Fit:
         }
 
     def restore_best(self) -> None:
-        """Puts the weights of the best epoch back into `evaluated`."""
+        """Puts the weights of the best epoch back into `evaluated`; kept only with `Options.patience`."""
         if self._best is not None:
             self.evaluated.load_state_dict(self._best["model"])
 
@@ -185,7 +202,7 @@ class Fit:
             self._average.n_averaged.copy_(extra["n_averaged"])
 
     def _improved(self, loss: float) -> bool:
-        return self._best is None or loss < self._best["loss"] or math.isnan(self._best["loss"])
+        return self._best is None or loss < self._best["loss"]
 
     def _forward(self, model: nn.Module, part: Part | None) -> Callable[[Tensor], Tensor]:
         if part is not None:
@@ -222,7 +239,7 @@ def fit(
         weight_decay: As each optimizer defines it.
         schedule: A name from `hpo_ray.training.lr_schedules`.
         schedule_options: Its options.
-        options: Everything else.
+        options: Everything else. With `patience` the model has the best epoch's weights at the end.
         device: Where to compute.
 
     Yields:
@@ -235,8 +252,12 @@ def fit(
     state = Fit(
         model, optimizers.build(optimizer, model.parameters(), lr=lr, weight_decay=weight_decay), device, options
     )
+    wrong = lr_schedules.problems(schedule, epochs=epochs, **(schedule_options or {}))
+    if wrong:
+        raise InvalidInput(*wrong)
     curve = lr_schedules.build(schedule, epochs=epochs, **(schedule_options or {}))
     if not isinstance(train, Sized):
         raise InvalidInput(Problem("train", f"{type(train).__name__} has no length, which the schedule goes by"))
     while state.done < epochs and not state.out_of_patience:
         yield state.epoch(train, valid, steps=len(train), schedule=curve)
+    state.restore_best()

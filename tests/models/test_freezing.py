@@ -10,6 +10,7 @@ from torch import nn
 
 from hpo_ray.errors import InvalidInput
 from hpo_ray.models import freezing, groups, heads, trunk, vision
+from hpo_ray.training import modes
 from tests.models.families import on_meta
 
 LABELS = torch.tensor([1, 3])
@@ -34,12 +35,12 @@ def test_under_a_head_that_trains_nothing_moves(family):
     model = copy.deepcopy(family.model)
     optimizer = torch.optim.SGD(model.parameters(), lr=0.01, momentum=0.9, weight_decay=0.1)
     freezing.freeze(model, "all")
-    freezing.train_mode(model)
+    modes.train_mode(model)
     assert all(module.training for module in model.modules() if list(module.parameters()))
     train_step(model, optimizer, family.images)  # now every parameter has a gradient and momentum
 
     freezing.freeze(model, "head")
-    freezing.train_mode(model)
+    modes.train_mode(model)
     trunk_only = {name: p for name, p in model.named_parameters() if not name.startswith(f"{family.head}.")}
     assert all(parameter.grad is None for parameter in trunk_only.values())
     before = snapshot(model)
@@ -58,7 +59,7 @@ def test_training_the_head_on_kept_features_is_training_it_on_images(family):
     results = []
     for part, inputs in ((model, family.images), (trunk.head_part(model), kept)):
         model.load_state_dict(start)
-        freezing.train_mode(model)
+        modes.train_mode(model)
         assert head.training
         optimizer = torch.optim.SGD(head.parameters(), lr=0.01, momentum=0.9)
         with torch.random.fork_rng():
@@ -73,7 +74,7 @@ def test_what_is_below_the_last_groups_stays_and_they_move(family):
     model = copy.deepcopy(family.model)
     parted = groups.layer_groups(model, 4)
     freezing.freeze(model, 2, parted)
-    freezing.train_mode(model)
+    modes.train_mode(model)
     frozen = [key for group in parted[:-2] for key, _ in group.parameters]
     assert [name for name, p in model.named_parameters() if not p.requires_grad] == frozen
     before = snapshot(model)
@@ -92,7 +93,7 @@ def test_what_is_below_the_last_groups_stays_and_they_move(family):
 def test_only_what_trains_and_what_follows_it_is_in_training_mode(arch):
     model = on_meta(arch)
     freezing.freeze(model, "head")
-    freezing.train_mode(model)
+    modes.train_mode(model)
     head = heads.head_name(model)
     for name, module in model.named_modules():
         holds_head = not name or head == name or head.startswith(f"{name}.")
@@ -117,10 +118,10 @@ class Tail(nn.Module):
 def test_modules_without_parameters_go_by_their_place():
     model = Tail()
     freezing.freeze(model, 2, groups.layer_groups(model, None))
-    freezing.train_mode(model)
-    modes = {name: module.training for name, module in model.named_modules() if name}
-    assert not any(modes[name] for name in ("bottom", "bottom.0", "bottom.1", "bottom.2", "odd"))
-    assert all(modes[name] for name in ("top", "dropout", "fc"))
+    modes.train_mode(model)
+    mode = {name: module.training for name, module in model.named_modules() if name}
+    assert not any(mode[name] for name in ("bottom", "bottom.0", "bottom.1", "bottom.2", "odd"))
+    assert all(mode[name] for name in ("top", "dropout", "fc"))
     before = snapshot(model)
     model(torch.rand(8, 4))
     assert moved(model, before) == set(), "statistics of a norm that is not affine stay as well"
@@ -131,7 +132,7 @@ def test_a_norm_that_keeps_no_statistics_gives_the_same_in_both_modes():
     model.append(nn.Linear(16, 2))
     images = torch.rand(2, 3, 2, 2)
     freezing.freeze(model, "head")
-    freezing.train_mode(model)
+    modes.train_mode(model)
     training = model(images)
     assert torch.equal(training, model.eval()(images))
 
@@ -140,14 +141,14 @@ def test_norms_can_be_frozen_in_layers_that_train(family):
     model = copy.deepcopy(family.model)
     norms = [module for module in model.modules() if isinstance(module, nn.BatchNorm2d)]
     freezing.freeze(model, "all")
-    freezing.train_mode(model, freeze_norms=True)
+    modes.train_mode(model, freeze_norms=True)
     before = snapshot(model)
     model(family.images)
     assert moved(model, before) == set()
     assert all(not norm.training and norm.weight.requires_grad for norm in norms)
     assert heads.head_of(model).training
     if norms:
-        freezing.train_mode(model)
+        modes.train_mode(model)
         model(family.images)
         assert any("running_mean" in key for key in moved(model, before))
 

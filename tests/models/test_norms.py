@@ -10,6 +10,7 @@ from torch import nn
 
 from hpo_ray.errors import InvalidInput
 from hpo_ray.models import freezing, norms, vision
+from hpo_ray.training import modes
 
 
 def kinds(model: nn.Module, kind: type[nn.Module]) -> list:
@@ -80,7 +81,7 @@ def test_our_own_and_the_rest_of_the_room_take_it():
     assert not kinds(model, nn.BatchNorm2d)
     assert len(kinds(model, nn.GroupNorm)) == 2
     freezing.freeze(model, "head")
-    freezing.train_mode(model, freeze_norms=True)
+    modes.train_mode(model, freeze_norms=True)
     assert norms.swap_batch_norm(vision.build("mlp", classes=5, channels=1, image_size=8)) == 0
 
 

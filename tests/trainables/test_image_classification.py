@@ -332,7 +332,12 @@ def test_check_collects_every_mistake(tmp_path):
     ("changes", "sampled", "keys"),
     [
         ({"stages": [{"epochs": 1}]}, {}, ["training.epochs"]),
-        ({"stages": [{"epochs": 1}]}, {"epochs": [1, 3]}, []),
+        ({"stages": [{"epochs": 2}]}, {"epochs": [1, 3]}, ["space.epochs"]),
+        ({"stages": [{"train": 9}]}, {}, ["training.stages[0].train"]),
+        ({"stages": [{"epochs": 1}, {}], "schedule": "sgdr", "warmup_epochs": 0.5}, {}, []),
+        ({"layer_decay": 0.8}, {"lr_ratio": [1.0, 9.0]}, ["space.lr_ratio"]),
+        ({"schedule": "constant"}, {"schedule": ["cosine", "composed"]}, ["training.parts"]),
+        ({"optimizer": "nesterov", "momentum": 0}, {}, ["training.momentum"]),
         ({"stages": [{"train": "head", "cached": True, "epochs": 2}]}, {}, ["training.stages"]),
         ({"schedule": "cosine", "cycle_len": 2.0}, {}, ["training.cycle_len"]),
         ({"schedule": "cosine", "cycle_len": 2.0}, {"schedule": ["cosine", "sgdr"]}, []),

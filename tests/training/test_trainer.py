@@ -14,7 +14,7 @@ from torch.utils.data import DataLoader, TensorDataset
 
 from hpo_ray import training
 from hpo_ray.errors import InvalidInput
-from hpo_ray.training import checkpoint, lr_schedules, optimizers
+from hpo_ray.training import checkpoint, lr_schedules, modes, optimizers
 from hpo_ray.training.trainer import Fit, Options, fit
 
 
@@ -100,7 +100,58 @@ def test_patience_ends_training_with_the_best_epochs_weights():
         assert len(rows) < 50
     best = min(rows, key=lambda row: row["val_loss"])["epoch"]
     assert state.best_epoch == best == len(rows) - 3
+    assert same(state.model.state_dict(), weights[-1])  # a checkpoint of the last epoch is of the last epoch
+    state.restore_best()
     assert same(state.model.state_dict(), weights[best - 1])
+
+
+def test_at_the_end_a_patient_fit_has_the_best_epochs_weights():
+    model = new_model()
+    rows = list(
+        fit(model, batches(), batches(2, seed=99), epochs=9, lr=1.0, optimizer="sgd", options=Options(patience=9))
+    )
+    model.eval()
+    losses = [nn.functional.cross_entropy(model(images), labels).item() for images, labels in batches(2, seed=99)]
+    assert sum(losses) / 2 == pytest.approx(min(row["val_loss"] for row in rows), rel=1e-5)
+    assert min(row["val_loss"] for row in rows) < rows[-1]["val_loss"]
+
+
+def test_losses_that_are_never_numbers_exhaust_patience():
+    state = new_fit(patience=2)
+    nothing = [(images * math.nan, labels) for images, labels in batches(1)]
+    while not state.out_of_patience:
+        state.epoch(batches(), nothing, steps=3)
+    assert state.done == 3
+
+
+def test_frozen_batch_norm_stays_as_it_is():
+    model = new_model()
+    for parameter in model[:2].parameters():
+        parameter.requires_grad_(False)
+    before = copy.deepcopy(model[:2].state_dict())
+    list(fit(model, batches(), batches(), epochs=2))
+    assert same(model[:2].state_dict(), before)
+
+
+def test_dropout_before_the_first_layer_is_on_where_nothing_is_frozen():
+    model = nn.Sequential(nn.Dropout(0.5), nn.Linear(6, 3))
+    modes.train_mode(model)
+    assert model[0].training
+
+
+@pytest.mark.parametrize(
+    "options",
+    [{"precision": "fp8"}, {"clip_norm": -1.0}, {"patience": 0}, {"micro_batches": 0}, {"ema_decay": 1.0}],
+    ids=str,
+)
+def test_options_that_make_no_sense_are_told(options):
+    with pytest.raises(InvalidInput, match=f"training.{next(iter(options))}"):
+        Options(**options)
+
+
+def test_an_option_that_no_schedule_has_is_told():
+    with pytest.raises(InvalidInput, match="did you mean 'gamma'"):
+        next(fit(new_model(), batches(), batches(), epochs=1, schedule_options={"gama": 1}))
 
 
 def test_a_loss_that_is_no_number_is_no_improvement_and_the_first_number_after_it_is():
