@@ -108,7 +108,10 @@ def falling(epochs: int = 4, pause_s: float = 0.05) -> Callable[[dict[str, Any],
     [
         (["stop.target=1.4"], "stop.target=1.4 reached: loss 1.", ["stop.target=null"]),
         (["stop.total_fidelity=6"], "stop.total_fidelity=6 reached", ["stop.total_fidelity=100"]),
-        (["stop.wall_time_s=3", "trials=400"], "stop.wall_time_s=3 reached", ["stop.wall_time_s=900", "trials=3"]),
+        pytest.param(
+            *(["stop.wall_time_s=3", "trials=400"], "stop.wall_time_s=3 reached", ["stop.wall_time_s=900", "trials=3"]),
+            marks=pytest.mark.slow,
+        ),
     ],
 )
 def test_a_run_ends_at_its_limit_and_goes_on_beyond_it(

@@ -95,6 +95,7 @@ def test_without_a_terminal_lines_are_plain_and_the_answer_is_whole(folder: Path
     assert "resume" not in done.stdout
 
 
+@pytest.mark.slow
 def test_quiet_leaves_the_answer_only(folder: Path) -> None:
     done = call("run", *MINE, "--quiet")
     assert done.returncode == 0
@@ -102,7 +103,7 @@ def test_quiet_leaves_the_answer_only(folder: Path) -> None:
     assert done.stdout.startswith("best ")
 
 
-@pytest.mark.parametrize("end", [signal.SIGINT, signal.SIGTERM])
+@pytest.mark.parametrize("end", [signal.SIGINT, pytest.param(signal.SIGTERM, marks=pytest.mark.slow)])
 def test_an_interrupted_run_exits_130_and_can_be_resumed(folder: Path, temporary: Path, end: signal.Signals) -> None:
     driver = subprocess.Popen(
         [*HPO_RAY, "run", *MINE, "space.sleep=0.4", "trials=12", "--out", "r"], stderr=subprocess.PIPE, text=True

@@ -38,7 +38,9 @@ def damage(run_dir: Path, *, event: str, trial_id: str) -> None:
     (run_dir / snapshot.FILE_NAME).unlink()
 
 
-@pytest.mark.parametrize("searcher", ["random", "hyperopt", "gp_ei"])
+@pytest.mark.parametrize(
+    "searcher", ["gp_ei", *(pytest.param(name, marks=pytest.mark.slow) for name in ("random", "hyperopt"))]
+)
 def test_a_trial_whose_suggestion_is_damaged_is_not_run_with_nothing(in_tmp: Path, searcher: str) -> None:
     options: dict[str, Any] = {"searcher": searcher, "slots": 1, "seed": 3}
     whole = hpo_ray.run(objective, SPACE, trials=6, out=in_tmp / "whole", **options).frame()

@@ -129,6 +129,7 @@ def test_a_trial_that_has_no_room_for_files_of_its_own_is_tried_again_when_there
     assert run.count("completed") == 1
 
 
+@pytest.mark.slow
 @pytest.mark.usefixtures("ray_here")
 def test_ctrl_c_ends_a_sweep_that_waits_for_room(in_tmp: Path, small_disk: Path) -> None:
     (in_tmp / "my.py").write_text(OBJECTIVE)

@@ -130,7 +130,7 @@ def test_an_objective_without_its_metric_is_stopped_at_the_first_report(
     assert end["status"] == "failed"
 
 
-@pytest.mark.parametrize("searcher", ["random", "grid", "hyperopt"])
+@pytest.mark.parametrize("searcher", ["random", "hyperopt", pytest.param("grid", marks=pytest.mark.slow)])
 def test_the_same_seed_gives_the_same_configurations(in_tmp: Path, searcher: str) -> None:
     def once(folder: str, slots: int, scheduler: Any) -> list[dict[str, Any]]:
         space = {"x": "uniform(0, 1, grid=5)", "k": "choice(a, b, c)"}

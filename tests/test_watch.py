@@ -37,7 +37,9 @@ def children(pid: int) -> dict[str, int]:
     return found
 
 
-@pytest.mark.parametrize(("victim", "in_background"), [("gcs_server", True), ("raylet", False)])
+@pytest.mark.parametrize(
+    ("victim", "in_background"), [("gcs_server", True), pytest.param("raylet", False, marks=pytest.mark.slow)]
+)
 def test_a_driver_whose_ray_has_died_says_so_and_ends(in_tmp: Path, victim: str, in_background: bool) -> None:
     """In the background, as a shell's `&` puts it, Ctrl-C's signal is ignored."""
     (in_tmp / "slow.py").write_text(OBJECTIVE)

@@ -129,7 +129,7 @@ def test_folds_share_the_trunks_activations(tmp_path, config, cache):
     assert sum(line["images"] for line in passes(cache)) == 72 - 15
 
 
-@pytest.mark.parametrize("stopped_after", [1, 2, 3, 4, 5, 6])
+@pytest.mark.parametrize("stopped_after", [1, 3, 4, 5, *(pytest.param(n, marks=pytest.mark.slow) for n in (2, 6))])
 def test_an_interrupted_training_goes_on_exactly_in_every_stage(tmp_path, config, unbroken, stopped_after):
     broken = Recorder(tmp_path / "broken")
     with pytest.raises(TrialStopped):
