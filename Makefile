@@ -22,9 +22,15 @@ demo: $(STAMP)   ## Run the main job: 24 trials with ASHA on bundled handwritten
 	$(BIN)/python -c "import hpo_ray; print(hpo_ray.load_results('runs/*').sort_values('val_error_best') \
 	    .filter(regex='trial_id|status|fidelity|_best|config/').head(8).to_string(index=False))"
 
+# These compute, the others mostly wait for Ray: side by side they take hardly longer than the longer half.
+WITHOUT_RAY := tests/data tests/domains tests/gp tests/models tests/results tests/training
+
 test: $(STAMP)   ## Lint, type-check and test.
 	$(MAKE) --no-print-directory lint
-	$(BIN)/python -m pytest -m 'not slow'
+	@echo "pytest {$(WITHOUT_RAY)} (shown at the end) beside the other tests"; \
+	$(BIN)/python -m pytest -m 'not slow' $(WITHOUT_RAY) > .pytest-without-ray.log 2>&1 & half=$$!; \
+	$(BIN)/python -m pytest -m 'not slow' $(addprefix --ignore=,$(WITHOUT_RAY)); other=$$?; \
+	wait $$half; code=$$?; cat .pytest-without-ray.log; rm -f .pytest-without-ray.log; test $$code = 0 && test $$other = 0
 
 lint: $(STAMP)   ## Check style and types.
 	$(BIN)/ruff check .
