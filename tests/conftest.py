@@ -13,6 +13,12 @@ if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
     signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Tests of joined clusters come first: they change the environment that this process's own Ray takes its token from,
+    which it reads again at any time once it runs."""
+    items.sort(key=lambda item: item.path.name != "test_cluster.py")
+
+
 @pytest.fixture(scope="session")
 def ray_here() -> Iterator[None]:
     """A Ray session with two CPUs; runs started in this process use it."""
