@@ -14,7 +14,7 @@ if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Tests of joined clusters come first: they change the environment that this process's own Ray takes its token from,
+    """Tests of joined clusters come first: they change the environment that this process's own Ray has its token from,
     which it reads again at any time once it runs."""
     items.sort(key=lambda item: item.path.name != "test_cluster.py")
 
