@@ -39,11 +39,6 @@ class Listing:
     unknown: tuple[str, ...] = ()
     refused: tuple[str, ...] = ()
 
-    @property
-    def startable(self) -> bool:
-        """Whether training would take these images."""
-        return not (self.empty or self.unknown or self.refused)
-
 
 def list_images(name: str, root: str | None = None, **options: Any) -> Listing:
     """Lists a data set as training will see it; an image folder also where training would refuse it.

@@ -20,11 +20,6 @@ def check_norm(name: str) -> Problem | None:
     return Problem("model.norm", f"no normalisation is called '{name}'; {nearest(name, NORMS)}")
 
 
-def is_batch_norm(module: nn.Module) -> bool:
-    """Whether a module is BatchNorm of any number of dimensions, synchronised or not."""
-    return isinstance(module, _BatchNorm)
-
-
 def swap_batch_norm(model: nn.Module, groups: int = 32) -> int:
     """Puts GroupNorm in place of every BatchNorm, in place; no batch statistics are left, so a batch of 1 trains.
 

@@ -57,12 +57,3 @@ def head_part(model: nn.Module) -> nn.Module:
     if len(after) == 1:
         return after[0][1]
     return nn.Sequential(*(module for _, module in after), nn.Flatten())
-
-
-def head_logits(model: nn.Module, features: Tensor) -> Tensor:
-    """`b x classes` logits from the output of `trunk_features`; gradients reach the head and `features` only.
-
-    To be called for single batches; a training loop takes `head_part` once.
-    """
-    logits: Tensor = head_part(model)(features)
-    return logits

@@ -99,14 +99,7 @@ def optimizer_of(model: nn.Module, training: Mapping[str, Any]) -> torch.optim.O
         parted, ratio = groups.layer_groups(model, None), 1 / float(decay)
     else:
         parted, ratio = groups.layer_groups(model, int(training.get("groups", 3))), float(training.get("lr_ratio", 1.0))
-    factors = groups.lr_factors(parted, ratio)
-    return _built(
-        [
-            {"name": group.name, "params": group.parameters, "lr_factor": factor}
-            for group, factor in zip(parted, factors, strict=True)
-        ],
-        training,
-    )
+    return _built(groups.optimizer_groups(parted, ratio), training)
 
 
 def head_optimizer_of(head: nn.Module, training: Mapping[str, Any]) -> torch.optim.Optimizer:

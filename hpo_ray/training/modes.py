@@ -6,7 +6,7 @@ Plain torch; knows nothing of architectures, data sets, reports or Ray.
 from __future__ import annotations
 
 from torch import nn
-from torch.nn.modules.batchnorm import _NormBase
+from torch.nn.modules.batchnorm import _BatchNorm
 
 
 def train_mode(model: nn.Module, freeze_norms: bool = False) -> None:
@@ -33,5 +33,5 @@ def train_mode(model: nn.Module, freeze_norms: bool = False) -> None:
             module.training = False
         # The containers of a layer that trains come before it, but hold no parameters of their own.
         begun = begun or any(parameter.requires_grad for parameter in module.parameters(recurse=False))
-        if freeze_norms and isinstance(module, _NormBase):
+        if freeze_norms and isinstance(module, _BatchNorm):
             module.training = False

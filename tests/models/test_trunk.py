@@ -18,10 +18,10 @@ def check_parts(model: nn.Module, images: torch.Tensor) -> None:
     model.eval()
     with torch.no_grad():
         features = trunk.trunk_features(model, images)
-        assert torch.equal(trunk.head_logits(model, features), model(images))
+        assert torch.equal(trunk.head_part(model)(features), model(images))
         assert torch.equal(trunk.head_part(model)(features), model(images))
     model.zero_grad()
-    trunk.head_logits(model, features).sum().backward()
+    trunk.head_part(model)(features).sum().backward()
     with_gradient = {name for name, parameter in model.named_parameters() if parameter.grad is not None}
     name = heads.head_name(model)
     assert with_gradient == {f"{name}.weight", f"{name}.bias"}
@@ -52,7 +52,7 @@ def test_features_are_taken_before_the_heads_dropout_and_nothing_is_left_behind(
     images = torch.rand(3, 1, 8, 8)
     with torch.no_grad():
         assert torch.equal(trunk.trunk_features(model, images), trunk.trunk_features(model, images))
-        assert not torch.equal(*(trunk.head_logits(model, trunk.trunk_features(model, images)) for _ in range(2)))
+        assert not torch.equal(*(trunk.head_part(model)(trunk.trunk_features(model, images)) for _ in range(2)))
     assert not heads.head_of(model)._forward_pre_hooks
 
 
