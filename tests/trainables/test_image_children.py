@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 import torch
 
-from hpo_ray.data import images
+from hpo_ray.data import folds, images
 from hpo_ray.trainables import image_children
 from hpo_ray.trainables import image_classification as recipe
 from hpo_ray.trainables.image_children import Child
@@ -40,8 +40,10 @@ def test_the_mean_and_its_standard_error_are_those_of_the_folds(tmp_path):
         assert row["val_error_se"] == pytest.approx(np.std(errors, ddof=1) / np.sqrt(8))
         assert row["val_accuracy"] == pytest.approx(1 - row["val_error"])
     data = images.load("digits")
-    wrong = sum(rows[0][f"val_error_f{fold}_r0"] for fold in range(4)) / 4 * (len(data.train) + len(data.valid))
-    assert wrong == pytest.approx(round(wrong), abs=0.5)
+    for fold in range(4):
+        n = len(folds.rows(data, 4, fold)[1])
+        wrong = rows[0][f"val_error_f{fold}_r0"] * n
+        assert wrong == pytest.approx(round(wrong), abs=1e-6)  # of the images of its own fold
 
 
 def test_one_fold_and_one_repeat_are_the_plain_training(tmp_path):
