@@ -139,6 +139,36 @@ def resume(
     return Run(runner.resume(Path(path), add_trials=add_trials, overrides=overrides, **objective))
 
 
+def refit(
+    path: str | os.PathLike[str],
+    *,
+    trial: str | None = None,
+    repeats: int = 1,
+    out: str | os.PathLike[str] | None = None,
+    overrides: Sequence[str] = (),
+) -> Run:
+    """Train a run's best configuration once more, on training and validation images together, and score it once.
+
+    Args:
+        path: A run of the image trainable.
+        trial: Another configuration than the best one.
+        repeats: How many models, each from its own seed; they predict together.
+        out: The new run's directory; default ``runs/<name>-refit-<time>``.
+        overrides: What may change: ``["training.epochs=10", "resources.cpus_per_trial=2"]``.
+
+    Returns:
+        The finished run, of one trial.
+
+    Raises:
+        InvalidInput: It is no such run, or an override is wrong.
+        RunFailed: As for `run`.
+    """
+    from hpo_ray.refitting import experiment_of
+
+    experiment = experiment_of(Path(path), trial_id=trial, repeats=repeats, overrides=overrides)
+    return Run(runner.start(experiment, out=Path(out) if out is not None else None))
+
+
 def _space_text(space: SearchSpace | Mapping[str, Any]) -> dict[str, Any]:
     if isinstance(space, SearchSpace):
         return space.text()

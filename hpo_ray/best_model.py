@@ -8,7 +8,6 @@ from __future__ import annotations
 import importlib
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -60,21 +59,7 @@ def load(run_dir: Path, trial_id: str | None = None) -> BestModel:
     if not name:
         message = f"'{run_dir}' trained your own objective: its checkpoints are yours to read"
         raise InvalidInput(Problem("run", message))
-    if trial_id is None:
-        best = run.best()
-        if best is None:
-            raise InvalidInput(Problem("run", f"'{run_dir}' has no trial with a finite {run.metric}"))
-        trial, row = best
-    else:
-        if trial_id not in run.trials:
-            raise InvalidInput(
-                Problem("trial", f"'{run_dir}' has no trial '{trial_id}'; it has '0000' to '{max(run.trials)}'")
-            )
-        trial = run.trials[trial_id]
-        found = trial.best_report(run.metric, run.mode)
-        if found is None:
-            raise InvalidInput(Problem("trial", f"trial '{trial_id}' has no finite {run.metric}"))
-        row = found
+    trial, row = run.pick(trial_id)
     path = trial.checkpoints.get((row.attempt, row.fidelity))
     folder = run_dir / path if path is not None else None
     if folder is None or not folder.is_dir():
@@ -89,8 +74,9 @@ class PartOpinion:
     """What a model makes of a part of its data set.
 
     Attributes:
-        plain: Probabilities `n x classes` of the images as they are.
+        plain: Probabilities `n x classes` of the images as they are; with folds or repeats the models' mean.
         merged: Those of all views together; the plain ones if there are no others.
+        each: As `merged`, of each model alone.
         labels: `n`.
         classes: Class names.
         images: For pictures: what `hpo_ray.results.image_plots.top_losses` takes, `n`.
@@ -98,6 +84,7 @@ class PartOpinion:
 
     plain: np.ndarray
     merged: np.ndarray
+    each: tuple[np.ndarray, ...]
     labels: np.ndarray
     classes: list[str]
     images: Sequence[Any]
@@ -120,12 +107,14 @@ def on_part(model: BestModel, part: str, *, device: str, views: int) -> PartOpin
 
     if part == "valid" and model.config.get("folds", 1) > 1:
         raise InvalidInput(Problem("--part", "with folds each image but the test part's was learnt by some model"))
+    if part == "valid" and model.config["data"].get("train_on_valid"):
+        raise InvalidInput(Problem("--part", "the refitted model has learnt from the validation images"))
 
-    ask = partial(image_prediction.on_part, model.config, model.checkpoint, part, device=device)
-    plain = ask()
-    merged = ask(views=views) if views else plain
+    found = image_prediction.on_part(model.config, model.checkpoint, part, device=device, views=views)
     images, classes = image_prediction.images_of(model.config, part)
-    return PartOpinion(plain.probabilities.numpy(), merged.probabilities.numpy(), plain.labels.numpy(), classes, images)
+    plain, merged = (image_prediction.mean(of).probabilities.numpy() for of in (found.plain, found.merged))
+    each = tuple(alone.probabilities.numpy() for alone in found.merged)
+    return PartOpinion(plain, merged, each, found.plain[0].labels.numpy(), classes, images)
 
 
 def export(model: BestModel, file: Path) -> list[Path]:

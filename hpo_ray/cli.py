@@ -101,6 +101,31 @@ def resume_command(
     return 0
 
 
+@app.command("refit")
+def refit_command(
+    run_dir: RunDir,
+    changes: Annotated[
+        list[str] | None,
+        typer.Argument(help="seed=1 training.epochs=10 resources.cpus_per_trial=2 …: what may change."),
+    ] = None,
+    repeats: Annotated[int, typer.Option("--repeats", min=1, help="So many models, each from its own seed.")] = 1,
+    trial: Annotated[
+        str | None, typer.Option("--trial", help="Another configuration than the best, e.g. 0007.")
+    ] = None,
+    out: Out = None,
+    quiet: Quiet = False,
+    as_json: AsJson = False,
+) -> int:
+    """Train a run's best configuration once more, on training and validation images together; then score it."""
+    from hpo_ray import refitting, runner
+
+    experiment = refitting.experiment_of(run_dir, trial_id=trial, repeats=repeats, overrides=changes or [])
+    with _answered(as_json), Screen(quiet or as_json) as listener:
+        history = runner.start(experiment, out=out, listener=listener)
+    show(history, as_json)
+    return 0
+
+
 @app.command("stop")
 def stop_command(
     run_dir: RunDir,

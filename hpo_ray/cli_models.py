@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import logging
+import statistics
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 from rich.text import Text
@@ -13,9 +14,10 @@ from hpo_ray.console import note, out, print_json
 from hpo_ray.errors import InvalidInput, Problem
 
 if TYPE_CHECKING:
+    import numpy as np
     import pandas as pd
 
-    from hpo_ray.best_model import BestModel
+    from hpo_ray.best_model import BestModel, PartOpinion
     from hpo_ray.trainables.image_prediction import Opinion
 
 RunDir = Annotated[Path, typer.Argument(help="A run directory.", metavar="RUN")]
@@ -95,6 +97,7 @@ def evaluate_command(
     bins = calibration.calibration(best, found.labels)
     try:
         target.mkdir(parents=True, exist_ok=True)
+        _of_part(found, best).to_csv(target / "predictions.csv", index=False)
         classes.to_csv(target / "classes.csv", index=False)
         confusion.to_csv(target / "confusion.csv")
         worst.to_csv(target / "top_losses.csv", index=False)
@@ -106,7 +109,9 @@ def evaluate_command(
     except OSError as error:
         raise InvalidInput(Problem("--out", f"'{error.filename}' cannot be written: {error.strerror}")) from None
     if as_json:
-        rows = {"plain": asdict(plain)} | ({"tta": asdict(merged)} if views else {})
+        rows: dict[str, Any] = {"plain": asdict(plain)} | ({"tta": asdict(merged)} if views else {})
+        if len(found.each) > 1:
+            rows["each"] = [asdict(metrics.scores(p, found.labels)) for p in found.each]
         print_json({"trial": model.trial_id, "part": part, "views": views, **rows, "folder": str(target)})
         return
     out().print(f"trial {model.trial_id} on {plain.n} {part} images", highlight=False)
@@ -114,6 +119,10 @@ def evaluate_command(
         low, high = row.interval
         text = f"accuracy {row.accuracy:.2%}, 95 % interval {low:.2%} to {high:.2%}; log loss {row.log_loss:.4f}"
         out().print(f"{name:<9} {text}; calibration error {row.ece:.2%}", soft_wrap=True, highlight=False)
+    if len(found.each) > 1:
+        shares = [metrics.scores(p, found.labels).accuracy for p in found.each]
+        text = f"of {len(shares)} models, from {min(shares):.2%} to {max(shares):.2%}; their mean opinion is above"
+        out().print(f"each      accuracy {statistics.mean(shares):.2%} on average {text}", highlight=False)
     out().print(classes.round(3).to_string(index=False), soft_wrap=True, highlight=False)
     out().print(f"tables and pictures in {target}", soft_wrap=True, highlight=False)
 
@@ -210,12 +219,24 @@ def _images(given: Path) -> list[Path]:
 def _frame(opinion: Opinion) -> pd.DataFrame:
     import pandas as pd
 
-    best = opinion.probabilities.max(1)
     frame = pd.DataFrame({"path": [str(path) for path in opinion.paths]})
-    frame["predicted"] = [opinion.classes[index] for index in best.indices.tolist()]
-    frame["probability"] = best.values.numpy()
-    for index, name in enumerate(opinion.classes):
-        frame[f"p/{name}"] = opinion.probabilities[:, index].numpy()
+    return _with_probabilities(frame, opinion.probabilities.numpy(), opinion.classes)
+
+
+def _of_part(found: PartOpinion, probabilities: np.ndarray) -> pd.DataFrame:
+    """One row per image: where it lies (its number, for a set in memory), what it is, what it was taken for."""
+    import pandas as pd
+
+    where = [str(image) if isinstance(image, Path) else str(number) for number, image in enumerate(found.images)]
+    frame = pd.DataFrame({"path": where, "label": [found.classes[label] for label in found.labels]})
+    return _with_probabilities(frame, probabilities, found.classes)
+
+
+def _with_probabilities(frame: pd.DataFrame, probabilities: np.ndarray, classes: list[str]) -> pd.DataFrame:
+    frame["predicted"] = [classes[index] for index in probabilities.argmax(1)]
+    frame["probability"] = probabilities.max(1)
+    for index, name in enumerate(classes):
+        frame[f"p/{name}"] = probabilities[:, index]
     return frame
 
 

@@ -114,13 +114,20 @@ def load(overrides: Sequence[str] = (), config_dir: Path | None = None) -> Docum
     return Document(data, request.problems, choices, (*request.groups, *request.values), folders)
 
 
-def amend(data: dict[str, Any], overrides: Sequence[str], allowed: Sequence[str]) -> Document:
+RESUMED = (
+    "it stays as it is when a run is resumed, because the results so far depend on it; only {may} may change "
+    "(a new run can have another, and learn from this one with prior.runs=…)"
+)
+
+
+def amend(data: dict[str, Any], overrides: Sequence[str], allowed: Sequence[str], *, why: str = RESUMED) -> Document:
     """A resolved experiment with some of its values changed.
 
     Args:
         data: The experiment as plain data; left as it is.
         overrides: ``dotted.key=value``.
         allowed: The top-level keys that may change.
+        why: What to say of another; ``{may}`` stands for those that may.
     """
     document, usable = Document(copy.deepcopy(data)), []
     for text in overrides:
@@ -131,13 +138,10 @@ def amend(data: dict[str, Any], overrides: Sequence[str], allowed: Sequence[str]
             message = f"unknown key; {nearest(top, allowed)}"
             if top in data:
                 may = ", ".join(f"'{name}'" for name in allowed)
-                message = (
-                    f"it stays as it is when a run is resumed, because the results so far depend on it; only {may} may "
-                    f"change (a new run can have another, and learn from this one with prior.runs=…)"
-                )
+                message = why.format(may=may)
             document.problems.append(Problem(key, message, COMMAND_LINE))
         elif equals and key in GROUPS:
-            message = f"a resumed run takes no choice from conf/: set its values, e.g. {key}.{next(iter(data[key]))}=…"
+            message = f"here it takes no choice from conf/: set its values, e.g. {key}.{next(iter(data[key]))}=…"
             document.problems.append(Problem(key, message, COMMAND_LINE))
         else:
             usable.append(text)

@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from hpo_ray import journal, lock
+from hpo_ray.errors import InvalidInput, Problem
 from hpo_ray.journal import Event
 from hpo_ray.tally import Tally
 
@@ -114,6 +115,25 @@ class History:
         found = [(trial, row) for trial in self.trials.values() if (row := trial.best_report(self.metric, self.mode))]
         key = lambda pair: (sign * pair[1].metrics[self.metric], -pair[1].fidelity, pair[0].trial_id)  # noqa: E731
         return min(found, key=key, default=None)
+
+    def pick(self, trial_id: str | None = None) -> tuple[TrialRecord, ReportRow]:
+        """A trial and its best report; the best trial if none is named.
+
+        Raises:
+            InvalidInput: There is no such trial, or it has no finite value of the metric.
+        """
+        if trial_id is None:
+            best = self.best()
+            if best is None:
+                raise InvalidInput(Problem("run", f"'{self.run_dir}' has no trial with a finite {self.metric}"))
+            return best
+        if trial_id not in self.trials:
+            known = f"it has '0000' to '{max(self.trials)}'" if self.trials else "it has none"
+            raise InvalidInput(Problem("trial", f"'{self.run_dir}' has no trial '{trial_id}'; {known}"))
+        row = self.trials[trial_id].best_report(self.metric, self.mode)
+        if row is None:
+            raise InvalidInput(Problem("trial", f"trial '{trial_id}' has no finite {self.metric}"))
+        return self.trials[trial_id], row
 
     def apply(self, event: Event) -> None:
         """Take one more event into account."""

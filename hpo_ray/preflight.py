@@ -178,6 +178,9 @@ def _check_metric(data: dict[str, Any], problems: list[Problem]) -> None:
             continue
         if name in RESERVED:
             problems.append(Problem(key, f"'{name}' is a name of Ray's own: choose another"))
+        elif name.startswith("val_") and _get(data, "data", "train_on_valid"):
+            message = f"there is no '{name}' where validation images are learnt from: metric=epoch mode=max, the last"
+            problems.append(Problem(key, message))
         elif declared is not None and name not in declared:
             problems.append(Problem(key, f"'{trainable}' does not report '{name}'; {nearest(name, declared)}"))
 

@@ -6,6 +6,7 @@ Builds text and Rich tables from a run's history; prints nothing itself.
 from __future__ import annotations
 
 import math
+import statistics
 import time
 from collections.abc import Mapping
 from pathlib import Path
@@ -211,12 +212,18 @@ def _best_rows(summary: Mapping[str, Any], run: History) -> list[tuple[str, str,
     test, interval = summary["test"], summary["interval"]
     if test:
         low, high, _ = interval
-        counts = f"{test['errors']} of {test['n']} wrong"
+        counts = f"{test['errors']} of {test['n']} wrong" + (", the models together" if "each" in test else "")
         text = f"error {test['error']:.2%}, 95 % interval {low:.2%} to {high:.2%} ({counts})"
         rows.append(("test", text, "bold"))
+        if "each" in test:
+            rows.append(("each", _each(test), ""))
     elif run.ended and run.ended.get("test_failure"):
         rows.append(("test", f"could not be scored: {run.ended['test_failure']}", "red"))
     unit = run.experiment.get("fidelity") or "report"
+    if summary["metric"] == unit:  # nothing was chosen: its last epoch counts
+        data = "the test images" if summary["test"] else "nothing"
+        rows.append(("trained", f"{summary['best_fidelity']:g} {unit}s, on all images but {data}", ""))
+        return rows
     value = f"{summary['metric']} {number(summary['best_value'])} at {unit} {summary['best_fidelity']:g}"
     rows.append(("validation", f"{value}, the best of {summary['trials']} trials and so flattering", ""))
     if summary["gap"]:
@@ -230,6 +237,16 @@ def _best_rows(summary: Mapping[str, Any], run: History) -> list[tuple[str, str,
         low, high, _ = interval
         rows.append(("interval", f"95 %: {number(low)} to {number(high)}, from {summary['metric']}_se", ""))
     return rows
+
+
+def _each(test: Mapping[str, Any]) -> str:
+    """The models alone: what one of them is worth, and how much of it is luck."""
+    shares = [errors / test["n"] for errors in test["each"]]
+    deviation = statistics.stdev(shares)
+    return (
+        f"error {statistics.mean(shares):.2%} of each of the {len(shares)} models alone, on average; "
+        f"standard deviation {deviation:.2%}, from {min(shares):.2%} to {max(shares):.2%}"
+    )
 
 
 def _counts(summary: Mapping[str, Any]) -> str:

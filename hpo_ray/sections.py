@@ -45,6 +45,11 @@ class DataConfig(Section):
     """Share of all images kept for the winner alone."""
     split_seed: Annotated[Whole, Field(ge=0)] = 0
     """Which images go where; not the run's seed, so that runs stay comparable."""
+    valid_is_test: bool = False
+    """A set's own validation part is kept for the winner alone, as its test part; choices are made on a part of
+    ``train``."""
+    train_on_valid: bool = False
+    """Validation images are learnt from too: for a last training, in which nothing is chosen (`hpo-ray refit`)."""
     image_size: Count | None = None
     """Pixels a side; None: what the weights were made for, else the set's own, or 160 for photographs."""
     augment: Literal["none", "side_on", "top_down", "trivial", "crop"] = "none"

@@ -37,6 +37,8 @@ def check_trainable(
             except InvalidInput as error:
                 problems.extend(error.problems)
         return
+    if experiment.folds > 1 and experiment.data is not None and experiment.data.train_on_valid:
+        problems.append(Problem("folds", "data.train_on_valid=true leaves nothing to validate a fold on: 1 expected"))
     if target is not None:
         problems.append(Problem("trainable.target", f"only for trainable=function, not '{experiment.trainable.name}'"))
     module = importlib.import_module(TRAINABLES[experiment.trainable.name].module)

@@ -31,13 +31,13 @@ def try_winner(experiment: Experiment, history: History) -> dict[str, Any]:
     config = experiment.trial_config(trial.config)
     try:
         task = ray.remote(_errors_on_test).options(num_cpus=resources.cpus_per_trial, num_gpus=resources.gpus_per_trial)
-        errors, n = ray.get(task.remote(module, config, str(history.run_dir / path), device, trial.micro_batches))
+        test = ray.get(task.remote(module, config, str(history.run_dir / path), device, trial.micro_batches))
     except Exception as error:
         return {"test_failure": " ".join(str(error).split())[-500:]}
-    return {"test": {"errors": errors, "n": n}}
+    return {"test": test}
 
 
-def _errors_on_test(module: str, config: dict[str, Any], checkpoint: str, device: str, pieces: int) -> tuple[int, int]:
+def _errors_on_test(module: str, config: dict[str, Any], checkpoint: str, device: str, pieces: int) -> dict[str, Any]:
     """Runs as a Ray task."""
-    result: tuple[int, int] = importlib.import_module(module).errors_on_test(config, Path(checkpoint), device, pieces)
+    result: dict[str, Any] = importlib.import_module(module).errors_on_test(config, Path(checkpoint), device, pieces)
     return result

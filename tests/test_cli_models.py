@@ -99,8 +99,11 @@ def test_the_evaluation_is_the_winners_test_and_comes_with_pictures(
         found = json.loads(out)
         assert (found["plain"]["errors"], found["plain"]["n"]) == (ended["test"]["errors"], ended["test"]["n"])
         assert found["tta"]["n"] == 360
-    names = ["calibration.png", "classes.csv", "confusion.csv", "confusion.png", "top_losses.csv", "top_losses.png"]
-    assert sorted(path.name for path in (in_tmp / "here").iterdir()) == names
+    names = {"calibration.png", "confusion.png", "top_losses.png", "classes.csv", "confusion.csv", "top_losses.csv"}
+    assert {path.name for path in (in_tmp / "here").iterdir()} == {*names, "predictions.csv"}
+    rows = pd.read_csv(in_tmp / "here" / "predictions.csv")
+    assert (rows["label"] != rows["predicted"]).sum() == found["tta"]["errors"]
+    assert [alone["n"] for alone in found["each"]] == [360, 360]  # of the two folds, which came last
     confusion = pd.read_csv(in_tmp / "here" / "confusion.csv", index_col=0)
     assert confusion.to_numpy().sum() == 360
     code, out, _ = told(capfd, "evaluate", str(runs["plain"]), "--part", "valid")

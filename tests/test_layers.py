@@ -92,7 +92,19 @@ ALLOWED: dict[str, set[str]] = {
     "console": {"errors", "history", "journal", "results", "screen"},
     "supervisor": {"errors", "history", "lock", "snapshot"},
     "lr_range": {"errors", "config", "experiment", "preflight", "trainables", "training"},
-    "api": {"errors", "config", "experiment", "history", "lr_range", "results", "runner", "space", "trainables"},
+    "refitting": {"errors", "config", "experiment", "history", "preflight", "space", "trainables"},
+    "api": {
+        "errors",
+        "config",
+        "experiment",
+        "history",
+        "lr_range",
+        "refitting",
+        "results",
+        "runner",
+        "space",
+        "trainables",
+    },
     "best_model": {"errors", "experiment", "history", "trainables", "training"},
     "cli_models": {
         "errors",
@@ -107,6 +119,7 @@ ALLOWED: dict[str, set[str]] = {
     },
     "cli": {
         "errors",
+        "refitting",
         "cli_models",
         "config",
         "console",

@@ -18,6 +18,7 @@ def test_public_names_are_exact_sorted_and_resolvable() -> None:
         "SearchSpace",
         "Trial",
         "load_results",
+        "refit",
         "resume",
         "run",
     ]

@@ -7,6 +7,7 @@ and no Ray.
 from __future__ import annotations
 
 import os
+from dataclasses import replace
 from pathlib import Path
 
 from hpo_ray.data import folders, published, tables
@@ -18,7 +19,7 @@ ROOT_VARIABLE = "HPO_RAY_DATA"
 _WHAT = {"folder": "FOLDER", "csv": "FILE.csv"}
 
 
-def check(name: str, root: str | None = None, *, download: bool = False) -> list[Problem]:
+def check(name: str, root: str | None = None, *, download: bool = False, valid_is_test: bool = False) -> list[Problem]:
     """Every mistake in a choice of data that can be seen without opening an image.
 
     Args:
@@ -26,15 +27,20 @@ def check(name: str, root: str | None = None, *, download: bool = False) -> list
         root: The image folder, the CSV file, or the folder that holds a published set's files; None falls back to the
             environment variable HPO_RAY_DATA.
         download: Whether the files of a published set may be missing, because they will be fetched.
+        valid_is_test: Whether its validation part is to be the test part.
 
     Returns:
-        The problems, keyed ``data.name``, ``data.root`` or ``data.download``; empty if there are none.
+        The problems, keyed ``data.name``, ``data.root``, ``data.download`` or ``data.valid_is_test``; empty if there
+        are none.
     """
     if name not in NAMES:
         return [Problem("data.name", f"no data set is called '{name}'; {nearest(name, NAMES)}")]
     problems = []
     if download and name not in published.SETS:
         problems.append(Problem("data.download", f"'{name}' cannot be downloaded; only {', '.join(published.SETS)}"))
+    if valid_is_test and name not in _WHAT:
+        message = f"'{name}' has no validation part of its own: only for data.name=folder and csv"
+        problems.append(Problem("data.valid_is_test", message))
     if name == "digits":
         if root is not None:
             message = f"'digits' comes with scikit-learn and reads no folder, but '{root}' was given"
@@ -42,15 +48,30 @@ def check(name: str, root: str | None = None, *, download: bool = False) -> list
         return problems
     try:
         where = resolve(root, name)
-        if name == "folder":
-            folders.scan(where)
-        elif name == "csv":
-            tables.scan(where)
+        if name in _WHAT:
+            divided(name, where, valid_is_test=valid_is_test)
         elif not download:
             published.locate(name, where)
     except InvalidInput as error:
         problems.extend(error.problems)
     return problems
+
+
+def divided(name: str, where: Path, *, valid_is_test: bool = False) -> folders.Folder:
+    """The images of a ``folder`` or ``csv`` set, in the parts that training goes by.
+
+    Raises:
+        InvalidInput: As for `folders.scan` and `tables.scan`; `valid_is_test` and there is no validation part, or a
+            test part besides.
+    """
+    found = folders.scan(where) if name == "folder" else tables.scan(where)
+    if not valid_is_test:
+        return found
+    if "valid" not in found.parts or "test" in found.parts:
+        why = "has a test part already" if "test" in found.parts else "has no validation part"
+        raise InvalidInput(Problem("data.valid_is_test", f"'{where}' {why}: leave it out"))
+    parts = {{"valid": "test"}.get(part, part): samples for part, samples in found.parts.items()}
+    return replace(found, parts=parts)
 
 
 def resolve(root: str | None, name: str = "folder") -> Path:

@@ -33,7 +33,11 @@ def fold(data: ImageData, folds: int, index: int, seed: int = 0) -> ImageData:
     Raises:
         InvalidInput: A class has fewer images than there are folds.
     """
-    train, valid = rows(data, folds, index, seed)
+    return divide(data, *rows(data, folds, index, seed))
+
+
+def divide(data: ImageData, train: Tensor, valid: Tensor) -> ImageData:
+    """A set whose `train` and `valid` are these images of what was ``train`` followed by ``valid``; `test` stays."""
     whole = joined(data.train, data.valid)
     return replace(data, train=subset(whole, train), valid=subset(whole, valid))
 

@@ -16,7 +16,7 @@ from sklearn.datasets import load_digits
 from sklearn.model_selection import train_test_split
 from torch import Tensor
 
-from hpo_ray.data import checks, folders, preprocess, published, tables
+from hpo_ray.data import checks, preprocess, published
 from hpo_ray.data.decoding import CorruptFiles
 from hpo_ray.data.preprocess import IMAGENET_MEAN, IMAGENET_STD, Preprocess
 from hpo_ray.data.samples import FolderImages, Part, TensorImages
@@ -67,6 +67,7 @@ def load(
     std: Sequence[float] | None = None,
     max_corrupt_fraction: float = 0.01,
     download: bool = False,
+    valid_is_test: bool = False,
 ) -> ImageData:
     """Reads a data set and splits it, stratified by class; kept for the next call with the same arguments.
 
@@ -91,6 +92,8 @@ def load(
         std: Likewise.
         max_corrupt_fraction: Unreadable files beyond this part of all images end the training with an error.
         download: Whether a published set's missing files may be fetched into `root`.
+        valid_is_test: Whether a set's own validation part becomes its test part; `valid_fraction` of ``train`` is
+            then what choices are made on.
 
     Raises:
         InvalidInput: The name, the files, the fractions or the preprocessing are wrong, or a class has too few images
@@ -102,10 +105,11 @@ def load(
     ready = preprocess.checked(image_size or resize, resize, interpolation, mean, std)
     if name in ("folder", "csv"):
         where = checks.resolve(root, name)
-        return _files(name, where, valid_fraction, test_fraction, split_seed, ready, max_corrupt_fraction)
+        fractions = (valid_fraction, test_fraction)
+        return _files(name, where, fractions, split_seed, ready, max_corrupt_fraction, valid_is_test)
     if name in published.SETS:
         return _published(name, checks.resolve(root, name), valid_fraction, split_seed, ready, download)
-    problems = checks.check(name, root)
+    problems = checks.check(name, root, valid_is_test=valid_is_test)
     if problems:
         raise InvalidInput(*problems)
     return _digits(valid_fraction, test_fraction, split_seed, ready)
@@ -155,19 +159,19 @@ def _in_memory(parts: Mapping[str, tuple[Tensor, Tensor]], classes: tuple[str, .
 def _files(
     name: str,
     root: Path,
-    valid_fraction: float,
-    test_fraction: float,
+    fractions: tuple[float, float],
     split_seed: int,
     given: Preprocess,
     max_corrupt_fraction: float,
+    valid_is_test: bool,
 ) -> ImageData:
-    found = folders.scan(root) if name == "folder" else tables.scan(root)
+    found = checks.divided(name, root, valid_is_test=valid_is_test)
     mean, std = (IMAGENET_MEAN, IMAGENET_STD) if given.mean is None else (given.mean, given.std)
     size = given.size or FILES_SIZE
     ready = Preprocess(size, given.resize, given.interpolation, mean, std)
     parts = dict(found.parts)
     left = 1.0  # what is left of `train` as it came, so that both fractions are parts of the same whole
-    for part, fraction in (("test", test_fraction), ("valid", valid_fraction)):
+    for part, fraction in zip(("test", "valid"), reversed(fractions), strict=True):
         if part not in parts:
             labels = np.array([label for _, label in parts["train"]])
             kept, taken = split(labels, fraction / left, split_seed, f"data.{part}_fraction")

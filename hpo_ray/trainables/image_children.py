@@ -87,9 +87,10 @@ def merged(rows: Mapping[Child, Mapping[str, float]]) -> dict[str, float]:
         else:
             found[name] = sum(values) / len(values)
     for name in ("train_loss", "val_loss", "val_error", "val_accuracy"):
-        found[f"{name}_se"] = _standard_error([rows[child][name] for child in children])
+        if name in found:
+            found[f"{name}_se"] = _standard_error([rows[child][name] for child in children])
     for child in children:
-        for name in _OF_EACH:
+        for name in found.keys() & set(_OF_EACH):
             found[f"{name}_f{child.fold}_r{child.repeat}"] = rows[child][name]
     return found
 

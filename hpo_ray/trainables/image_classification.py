@@ -116,7 +116,9 @@ def range_test(config: dict, *, seed: int = 0, device: str = "cpu", cpus: int = 
     return replace(found, lrs=found.lrs / stage.lr_factor)  # in terms of `training.lr`
 
 
-def errors_on_test(config: dict, checkpoint: Path, device: str = "cpu", micro_batches: int = 1) -> tuple[int, int]:
+def errors_on_test(
+    config: dict, checkpoint: Path, device: str = "cpu", micro_batches: int = 1
+) -> dict[str, int | list[int]]:
     """Scores a checkpoint on the test part, which no choice has looked at.
 
     Args:
@@ -126,7 +128,8 @@ def errors_on_test(config: dict, checkpoint: Path, device: str = "cpu", micro_ba
         micro_batches: What the trial had, so that what fitted into memory then fits now.
 
     Returns:
-        Errors, and how many images were tried.
+        ``errors`` among the ``n`` images that could be read; with folds or repeats those of the models' mean opinion,
+        and beside it of ``each`` model alone.
 
     Raises:
         RunFailed: The checkpoint cannot be read or belongs to another configuration.
@@ -135,5 +138,8 @@ def errors_on_test(config: dict, checkpoint: Path, device: str = "cpu", micro_ba
 
     pieces = micro_batches * int(config["training"].get("accumulate", 1))
     found = image_prediction.on_part(config, checkpoint, "test", device=device, pieces=pieces)
-    result = found.evaluation()
-    return result.errors, result.n
+    together = image_prediction.mean(found.plain).evaluation()
+    result: dict[str, int | list[int]] = {"errors": together.errors, "n": together.n}
+    if len(found.plain) > 1:
+        result["each"] = [alone.evaluation().errors for alone in found.plain]
+    return result

@@ -38,9 +38,14 @@ def check(config: Mapping[str, Mapping[str, Any]], sampled: Mapping[str, Any]) -
     data, model, training = config["data"], config["model"], config["training"]
     archs = sampled.get("arch") or [model["arch"]]
     return [
-        *checks.check(data["name"], data.get("root"), download=bool(data.get("download"))),
+        *checks.check(
+            data["name"],
+            data.get("root"),
+            download=bool(data.get("download")),
+            valid_is_test=bool(data.get("valid_is_test")),
+        ),
         *(problem for arch in archs for problem in _check_model(arch, model)),
-        *_check_training(training, model, sampled),
+        *_check_training(training, model, data, sampled),
     ]
 
 
@@ -76,7 +81,9 @@ def _check_model(arch: str, model: Mapping[str, Any]) -> list[Problem]:
     return [found] if found else []
 
 
-def _check_training(training: Mapping[str, Any], model: Mapping[str, Any], sampled: Mapping[str, Any]) -> list[Problem]:
+def _check_training(
+    training: Mapping[str, Any], model: Mapping[str, Any], data: Mapping[str, Any], sampled: Mapping[str, Any]
+) -> list[Problem]:
     found = stages.problems(training["stages"], training["epochs"])
     if "epochs" in sampled and training["stages"]:
         message = "the search would change it, but the stages have lengths of their own: search without it"
@@ -90,6 +97,9 @@ def _check_training(training: Mapping[str, Any], model: Mapping[str, Any], sampl
             found.append(Problem(f"training.stages[{index}].train", message))
     if training.get("optimizer") == "nesterov" and training.get("momentum") == 0 and "optimizer" not in sampled:
         found.append(Problem("training.momentum", "0 leaves nothing of nesterov: above 0 expected, or optimizer=sgd"))
+    if data.get("train_on_valid") and training.get("patience") is not None:
+        message = f"{training['patience']} epochs without a gain on validation images, but these are learnt from"
+        found.append(Problem("training.patience", message))
     if any(stage.get("cached") for stage in training["stages"]) and model.get("weights") is None:
         message = "cached=true keeps the activations of a trunk with weights, but model.weights is null"
         found.append(Problem("training.stages", message))

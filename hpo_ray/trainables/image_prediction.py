@@ -32,6 +32,19 @@ Batches = Iterable[tuple[Tensor, Tensor]]
 
 
 @dataclass(frozen=True)
+class PartOpinions:
+    """What each model makes of a part of a data set, in the part's order; unreadable images are left out.
+
+    Attributes:
+        plain: Of the images as they are, one for each fold and repeat.
+        merged: Of all views together; the plain ones where there are no others.
+    """
+
+    plain: tuple[Predictions, ...]
+    merged: tuple[Predictions, ...]
+
+
+@dataclass(frozen=True)
 class Opinion:
     """What the models make of some files.
 
@@ -50,8 +63,8 @@ class Opinion:
 
 def on_part(
     config: Mapping[str, Any], checkpoint: Path, part: str, *, device: str = "cpu", pieces: int = 1, views: int = 0
-) -> Predictions:
-    """Predictions on a part of the configuration's data set, in its order; unreadable images are left out.
+) -> PartOpinions:
+    """Predictions on a part of the configuration's data set.
 
     Args:
         config: The configuration that the checkpoint was trained with.
@@ -69,7 +82,15 @@ def on_part(
     read = partial(parts.batches, images, source.evaluation_batch, workers=source.workers)
     with checkpoints.own_rng(0):  # the first weights are drawn only to be overwritten
         model = source.model(scratch=True)
-    return _merged(config, checkpoint, model, read, device, views)
+    return _asked(config, checkpoint, model, read, device, views)
+
+
+def mean(opinions: Sequence[Predictions]) -> Predictions:
+    """One opinion from several on the same images: their mean probabilities."""
+    if len(opinions) == 1:
+        return opinions[0]
+    together = torch.stack([opinion.log_probabilities for opinion in opinions])
+    return Predictions(together.logsumexp(0).log_softmax(1), opinions[0].labels)
 
 
 def images_of(config: Mapping[str, Any], part: str) -> tuple[Sequence[Any], list[str]]:
@@ -113,7 +134,7 @@ def on_files(
         ).to(device)
     grey = about["channels"] == 1
     try:
-        found = _merged(config, checkpoint, model, read, device, views, _grey if grey else None)
+        found = mean(_asked(config, checkpoint, model, read, device, views, _grey if grey else None).merged)
     except RunFailed:
         if len(corrupt.paths) < len(paths):
             raise
@@ -123,7 +144,7 @@ def on_files(
     return Opinion([paths[i] for i in order], about["classes"], found.probabilities, dict(corrupt.reasons))
 
 
-def _merged(
+def _asked(
     config: Mapping[str, Any],
     checkpoint: Path,
     model: nn.Module,
@@ -131,25 +152,19 @@ def _merged(
     device: str,
     views: int,
     prepare: Callable[[Tensor], Tensor] | None = None,
-) -> Predictions:
-    """The mean over children of each one's opinion on all views."""
+) -> PartOpinions:
     forward = None if prepare is None else lambda images: model(prepare(images))
     varied = lambda seed: read(augment=_views_of(config), augment_seed=seed)  # noqa: E731
-    total: Predictions | None = None
-    children = image_children.of(config)
-    for child in children:
+    plain, merged = [], []
+    for child in image_children.of(config):
         checkpoints.load_weights(child.folder(checkpoint), model=model)
         found = predict(model, read(), device, forward=forward)
+        plain.append(found)
         if views:
             others = tta.predict_views(model, varied, views, device, forward=forward)
             found = tta.merge(found, others).predictions
-        total = found if total is None else _sum(total, found)
-    assert total is not None  # there is one child at least
-    return Predictions(total.log_probabilities.log_softmax(1), total.labels) if len(children) > 1 else total
-
-
-def _sum(one: Predictions, other: Predictions) -> Predictions:
-    return Predictions(torch.logaddexp(one.log_probabilities, other.log_probabilities), one.labels)
+        merged.append(found)
+    return PartOpinions(tuple(plain), tuple(merged))
 
 
 def _views_of(config: Mapping[str, Any]) -> Augmentation:

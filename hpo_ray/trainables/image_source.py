@@ -44,8 +44,16 @@ class ImageSource:
         self._kept: dict[str, parts.Part] = {}
         self._digest: str | None = None
         self._base = images.load(**self._loading())
-        self._divided = (child.folds, child.fold, int(self._section.get("split_seed", 0)) + child.repeat)
-        self.data = self._base if child.folds == 1 else folds.fold(self._base, *self._divided)
+        self._rows = self._divided(child)
+        self.data = self._base if self._rows is None else folds.divide(self._base, *self._rows)
+
+    def _divided(self, child: Child) -> tuple[Tensor, Tensor] | None:
+        """Which images of ``train`` followed by ``valid`` are for training and validation; None: as they are."""
+        if self._section.get("train_on_valid"):
+            return torch.arange(len(self._base.train) + len(self._base.valid)), torch.arange(0)
+        if child.folds == 1:
+            return None
+        return folds.rows(self._base, child.folds, child.fold, int(self._section.get("split_seed", 0)) + child.repeat)
 
     def model(self, *, scratch: bool = False) -> nn.Module:
         """A new model for these images. `scratch`: without its pretrained weights, to be filled from a checkpoint."""
@@ -90,8 +98,10 @@ class ImageSource:
         varied = self._augmentation if stage.augment else None
         return parts.batches(self.data.train, size, order=order, workers=self.workers, augment=varied, balance=balance)
 
-    def valid(self, stage: Stage, model: nn.Module) -> Batches:
-        """The validation images, or their activations, in order."""
+    def valid(self, stage: Stage, model: nn.Module) -> Batches | None:
+        """The validation images, or their activations, in order; None where they are learnt from."""
+        if self._section.get("train_on_valid"):
+            return None
         if stage.cached:
             return parts.batches(self._activations("valid", model), self.evaluation_batch)
         return parts.batches(self.data.valid, self.evaluation_batch, workers=self.workers)
@@ -112,19 +122,20 @@ class ImageSource:
                 batch_size=self.evaluation_batch,
                 workers=self.workers,
             )
-            if self.data is self._base:
+            if self._rows is None:
                 self._kept[part] = compute(getattr(self.data, part))
             else:
-                self._kept |= self._of_folds(compute)
+                self._kept |= self._of_rows(compute, self._rows)
         return self._kept[part]
 
-    def _of_folds(self, compute: Callable[[parts.Part], parts.Part]) -> dict[str, parts.Part]:
-        """The activations of this fold's parts, from those of the set as it was loaded: no image is seen twice."""
+    def _of_rows(
+        self, compute: Callable[[parts.Part], parts.Part], rows: tuple[Tensor, Tensor]
+    ) -> dict[str, parts.Part]:
+        """The activations of these parts, from those of the set as it was loaded: no image is seen twice."""
         whole = folds.joined(self._base.train, self._base.valid)
         found = folds.joined(compute(self._base.train), compute(self._base.valid))
         place = torch.full((len(whole),), -1)
         place[folds.readable(whole)] = torch.arange(len(found))
-        rows = folds.rows(self._base, *self._divided)
         return {
             part: folds.subset(found, place[chosen][place[chosen] >= 0])
             for part, chosen in zip(("train", "valid"), rows, strict=True)
@@ -150,7 +161,7 @@ class ImageSource:
 
     def _loading(self) -> dict[str, Any]:
         """The arguments of `images.load`; sizes and normalisation are those that the weights were trained with."""
-        other = {"workers", "augment", "zoom", "rotate", "lighting", "balance", "cache_gb"}
+        other = {"workers", "augment", "zoom", "rotate", "lighting", "balance", "cache_gb", "train_on_valid"}
         given = {key: value for key, value in self._section.items() if key not in other}
         if self._model.get("weights") is None:
             return given

@@ -115,7 +115,7 @@ class Fit:
     def epoch(
         self,
         train: Batches,
-        valid: Batches,
+        valid: Batches | None,
         *,
         steps: int,
         schedule: Schedule | None = None,
@@ -128,7 +128,7 @@ class Fit:
 
         Args:
             train: What to learn from.
-            valid: What to measure on.
+            valid: What to measure on; None: nothing is, and there are no ``val_`` values.
             steps: How many batches `train` has, so that the learning rate knows how far it is.
             schedule: Of the learning rate; None: as the optimizer has it.
             since: The epoch at which the schedule began.
@@ -157,23 +157,24 @@ class Fit:
             average=self._average,
         )
         train_loss = train_epoch(self.model, train, self.optimizer, self._device, step)
-        found = evaluate(
-            self.evaluated, valid, self._device, self._forward(self.evaluated, part), precision=self._precision
-        )
+        measured = {} if valid is None else self._validate(valid, part)
         self.done += 1
-        if self._options.patience is not None and self._improved(found.loss):
+        if measured and self._options.patience is not None and self._improved(measured["val_loss"]):
             weights = copy.deepcopy(self.evaluated.state_dict())
-            loss = math.inf if math.isnan(found.loss) else found.loss
+            loss = math.inf if math.isnan(measured["val_loss"]) else measured["val_loss"]
             self._best = {"epoch": self.done, "loss": loss, "model": weights}
         return {
             "epoch": self.done,
             "train_loss": train_loss,
-            "val_loss": found.loss,
-            "val_error": found.error,
-            "val_accuracy": found.accuracy,
+            **measured,
             "lr": max(group["lr"] for group in self.optimizer.param_groups),
             "epoch_s": time.perf_counter() - start,
         }
+
+    def _validate(self, valid: Batches, part: Part | None) -> dict[str, float]:
+        forward = self._forward(self.evaluated, part)
+        found = evaluate(self.evaluated, valid, self._device, forward, precision=self._precision)
+        return {"val_loss": found.loss, "val_error": found.error, "val_accuracy": found.accuracy}
 
     def restore_best(self) -> None:
         """Puts the weights of the best epoch back into `evaluated`; kept only with `Options.patience`."""

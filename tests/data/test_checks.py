@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -38,6 +39,23 @@ def test_what_is_to_be_downloaded_may_be_missing(tmp_path):
     assert [problem.key for problem in checks.check("cifar10", str(tmp_path))] == ["data.root"]
     assert checks.check("cifar10", str(tmp_path), download=True) == []
     assert [problem.key for problem in checks.check("digits", download=True)] == ["data.download"]
+
+
+def test_only_a_set_with_a_validation_part_and_no_test_part_can_keep_it_for_the_winner(tmp_path):
+    def told(name, root=None):
+        return [str(problem) for problem in checks.check(name, root, valid_is_test=True)]
+
+    assert told("digits") == [
+        "data.valid_is_test: 'digits' has no validation part of its own: only for data.name=folder and csv"
+    ]
+    for part in ("train/a", "train/b"):
+        (tmp_path / part).mkdir(parents=True)
+        (tmp_path / part / "x.jpg").touch()
+    assert told("folder", str(tmp_path)) == [f"data.valid_is_test: '{tmp_path}' has no validation part: leave it out"]
+    shutil.copytree(tmp_path / "train", tmp_path / "val")
+    assert told("folder", str(tmp_path)) == []
+    shutil.copytree(tmp_path / "train", tmp_path / "test")
+    assert told("folder", str(tmp_path)) == [f"data.valid_is_test: '{tmp_path}' has a test part already: leave it out"]
 
 
 def test_mistakes_in_a_table_are_found(tmp_path):

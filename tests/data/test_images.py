@@ -110,6 +110,15 @@ def test_without_a_test_folder_the_test_part_comes_out_of_train(tmp_path):
     assert len(data.train) == 32
 
 
+def test_a_validation_folder_can_be_kept_for_the_winner(tmp_path):
+    pictures(tmp_path / "train", a=20, b=20)
+    pictures(tmp_path / "val", a=5, b=5)
+    data = images.load("folder", str(tmp_path), valid_is_test=True)
+    assert paths(data.test) == set((tmp_path / "val").glob("*/*"))
+    assert paths(data.valid) | paths(data.train) == set((tmp_path / "train").glob("*/*"))
+    assert [len(data.train), len(data.valid)] == [34, 6]
+
+
 def test_without_a_validation_folder_the_validation_part_comes_out_of_train(tmp_path):
     pictures(tmp_path / "train", a=20, b=20)
     pictures(tmp_path / "test", a=5, b=5)

@@ -80,13 +80,15 @@ def test_the_winner_is_scored_as_the_mean_of_its_folds_probabilities(tmp_path):
     settings = config(folds=3, epochs=2)
     recorder = run(tmp_path, settings)
     test = images.load("digits").test
-    total = 0
+    total, each = 0, []
     for fold in range(3):
         state = torch.load(recorder.checkpoints[-1] / f"fold-{fold}-repeat-0" / "state.pt", weights_only=True)["model"]
         hidden = (test.images.flatten(1) @ state["1.weight"].T + state["1.bias"]).relu()
-        total = total + (hidden @ state["4.weight"].T + state["4.bias"]).softmax(1)
+        probabilities = (hidden @ state["4.weight"].T + state["4.bias"]).softmax(1)
+        each.append(int((probabilities.argmax(1) != test.labels).sum()))
+        total = total + probabilities
     wrong = int((total.argmax(1) != test.labels).sum())
-    assert recipe.errors_on_test(settings, recorder.checkpoints[-1]) == (wrong, 360)
+    assert recipe.errors_on_test(settings, recorder.checkpoints[-1]) == {"errors": wrong, "n": 360, "each": each}
 
 
 def test_a_fold_that_runs_out_of_patience_keeps_its_last_row(tmp_path):

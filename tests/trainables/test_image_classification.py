@@ -128,7 +128,7 @@ def test_the_cnn_reads_digits(tmp_path):
     config = config_with(arch="cnn", units=128, dropout=0.4, lr=0.003, epochs=8)
     recorder = run(tmp_path, config)
     assert recorder.rows[-1]["val_error"] < 0.05
-    errors, n = recipe.errors_on_test(config, recorder.checkpoints[-1])
+    errors, n = recipe.errors_on_test(config, recorder.checkpoints[-1]).values()
     assert n == 360
     assert errors < 0.04 * n
 
@@ -139,7 +139,7 @@ def test_a_folder_of_pictures_is_learnt(tmp_path, folder_of_pictures):
     )
     recorder = run(tmp_path, config)
     assert recorder.rows[-1]["val_error"] < 0.1
-    errors, n = recipe.errors_on_test(config, recorder.checkpoints[-1])
+    errors, n = recipe.errors_on_test(config, recorder.checkpoints[-1]).values()
     assert n == 16
     assert errors <= 2
 
@@ -288,14 +288,14 @@ def test_the_test_part_is_scored_with_the_checkpoints_weights(tmp_path):
     predicted = (hidden @ weights["4.weight"].T + weights["4.bias"]).argmax(1)
     wrong = int((predicted != test.labels).sum())
     assert 0 < wrong < 360
-    assert recipe.errors_on_test(config, recorder.checkpoints[-1]) == (wrong, 360)
+    assert recipe.errors_on_test(config, recorder.checkpoints[-1]) == {"errors": wrong, "n": 360}
 
 
 def test_scoring_needs_no_pretrained_weights(tmp_path):
     config = config_with(arch="squeezenet1_1", image_size=32, epochs=1, batch_size=256)
     recorder = run(tmp_path, config)
     config["model"]["weights"] = str(tmp_path / "gone.pt")
-    assert recipe.errors_on_test(config, recorder.checkpoints[-1])[1] == 360
+    assert recipe.errors_on_test(config, recorder.checkpoints[-1])["n"] == 360
 
 
 def test_a_damaged_checkpoint_or_one_of_another_model_is_told(tmp_path):
