@@ -62,7 +62,14 @@ class Opinion:
 
 
 def on_part(
-    config: Mapping[str, Any], checkpoint: Path, part: str, *, device: str = "cpu", pieces: int = 1, views: int = 0
+    config: Mapping[str, Any],
+    checkpoint: Path,
+    part: str,
+    *,
+    device: str = "cpu",
+    pieces: int = 1,
+    views: int = 0,
+    how: str = "mean",
 ) -> PartOpinions:
     """Predictions on a part of the configuration's data set.
 
@@ -73,6 +80,7 @@ def on_part(
         device: Where to compute.
         pieces: How much smaller than usual the batches must be to fit into memory.
         views: Augmented views besides the plain one, all with the same weight; 0: none.
+        how: See `hpo_ray.training.tta.merge`.
 
     Raises:
         RunFailed: The checkpoint cannot be read, or belongs to another configuration.
@@ -82,7 +90,7 @@ def on_part(
     read = partial(parts.batches, images, source.evaluation_batch, workers=source.workers)
     with checkpoints.own_rng(0):  # the first weights are drawn only to be overwritten
         model = source.model(scratch=True)
-    return _asked(config, checkpoint, model, read, device, views)
+    return _asked(config, checkpoint, model, read, device, views, how=how)
 
 
 def mean(opinions: Sequence[Predictions]) -> Predictions:
@@ -152,6 +160,7 @@ def _asked(
     device: str,
     views: int,
     prepare: Callable[[Tensor], Tensor] | None = None,
+    how: str = "mean",
 ) -> PartOpinions:
     forward = None if prepare is None else lambda images: model(prepare(images))
     varied = lambda seed: read(augment=_views_of(config), augment_seed=seed)  # noqa: E731
@@ -162,7 +171,7 @@ def _asked(
         plain.append(found)
         if views:
             others = tta.predict_views(model, varied, views, device, forward=forward)
-            found = tta.merge(found, others).predictions
+            found = tta.merge(found, others, how=how).predictions
         merged.append(found)
     return PartOpinions(tuple(plain), tuple(merged))
 
