@@ -45,10 +45,7 @@ _REGIMES = {
     ),
     ("large", "dissimilar"): (
         "train all layers at high rates, and compare with training from scratch: experiment=images",
-        (
-            f"training.stages=[{_HEAD}, epochs: 3}}, {{name: all layers, train: all, lr_factor: 0.3}}]",
-            "space.lr_ratio=1",
-        ),
+        (f"training.stages=[{_HEAD}, epochs: 2}}, {{name: all layers, train: all}}]", "space.lr_ratio=1"),
     ),
 }
 
