@@ -5,8 +5,8 @@
 The README's commands do the work: a sweep that chooses on a part of `train`, then `refit --repeats 5`; the validation
 images are tried once. The probe is scikit-learn's logistic regression, defaults but for `max_iter`, on the same
 weights' activations of all of `train`. fastai runs in an environment of its own (`--fastai`: its python, with
-photographs_fastai.py). Intervals are 95 % bootstraps over images and over seeds, the same images on both sides. The sets
-and weights are those in the folder HPO_RAY_TEST_DATA; without them there is nothing to measure.
+photographs_fastai.py). Intervals are 95 % bootstraps over images and over seeds, the same images on both sides. The
+sets and weights are those in the folder HPO_RAY_TEST_DATA; without them there is nothing to measure.
 """
 
 from __future__ import annotations
