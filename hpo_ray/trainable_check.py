@@ -44,7 +44,7 @@ def check_trainable(
     module = importlib.import_module(TRAINABLES[experiment.trainable.name].module)
     sections = TRAINABLES[experiment.trainable.name].sections
     config, sampled = _settled(experiment, sections, space)
-    found = module.check(config, sampled)
+    found = module.check(config, sampled, folds=experiment.folds)
     problems.extend(dict.fromkeys(found))
 
 

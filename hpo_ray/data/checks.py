@@ -7,6 +7,7 @@ and no Ray.
 from __future__ import annotations
 
 import os
+from collections import Counter
 from dataclasses import replace
 from pathlib import Path
 
@@ -16,6 +17,8 @@ from hpo_ray.errors import InvalidInput, Problem, nearest
 NAMES = ("digits", "folder", "csv", *published.SETS)
 ROOT_VARIABLE = "HPO_RAY_DATA"
 
+# Training images of the smallest class, as published.
+_FEWEST = {"digits": 174, "mnist": 5421, "fashion_mnist": 6000, "kmnist": 6000, "cifar10": 5000, "cifar100": 500}
 _WHAT = {"folder": "FOLDER", "csv": "FILE.csv"}
 
 
@@ -55,6 +58,26 @@ def check(name: str, root: str | None = None, *, download: bool = False, valid_i
     except InvalidInput as error:
         problems.extend(error.problems)
     return problems
+
+
+def check_folds(name: str, root: str | None, folds: int, *, valid_is_test: bool = False) -> list[Problem]:
+    """Whether each class has an image for each fold, as far as file names tell: copies of an image count as one later.
+
+    Args:
+        name: As for `check`, likewise the next and the last; there must be nothing else wrong with them.
+        root: See there.
+        folds: How many.
+        valid_is_test: See there.
+    """
+    fewest = _FEWEST.get(name)
+    if name in _WHAT:
+        found = divided(name, resolve(root, name), valid_is_test=valid_is_test)
+        counts = Counter(label for part in ("train", "valid") for _, label in found.parts.get(part, ()))
+        fewest = min(counts.values())
+    if fewest is None or folds <= fewest:
+        return []
+    message = f"{folds} folds need as many images of each class, but the smallest class has {fewest}"
+    return [Problem("folds", message)]
 
 
 def divided(name: str, where: Path, *, valid_is_test: bool = False) -> folders.Folder:

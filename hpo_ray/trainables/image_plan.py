@@ -23,7 +23,7 @@ _SCHEDULE = (
 )
 
 
-def check(config: Mapping[str, Mapping[str, Any]], sampled: Mapping[str, Any]) -> list[Problem]:
+def check(config: Mapping[str, Mapping[str, Any]], sampled: Mapping[str, Any], *, folds: int = 1) -> list[Problem]:
     """Mistakes that can be seen before anything starts, in a fraction of a second; no picture is opened.
 
     Torch is imported only if a torchvision architecture is named.
@@ -31,19 +31,19 @@ def check(config: Mapping[str, Mapping[str, Any]], sampled: Mapping[str, Any]) -
     Args:
         config: The sections `data`, `model` and `training`.
         sampled: The search space's fields, each with its values, or with None if they are too many to list.
+        folds: In how many parts each configuration's images are divided in turn.
 
     Returns:
         Every problem, with the key it belongs to; empty if there are none.
     """
     data, model, training = config["data"], config["model"], config["training"]
     archs = sampled.get("arch") or [model["arch"]]
+    where, kept = (data["name"], data.get("root")), bool(data.get("valid_is_test"))
+    wrong = checks.check(*where, download=bool(data.get("download")), valid_is_test=kept)
+    if not wrong and folds > 1:
+        wrong = checks.check_folds(*where, folds, valid_is_test=kept)
     return [
-        *checks.check(
-            data["name"],
-            data.get("root"),
-            download=bool(data.get("download")),
-            valid_is_test=bool(data.get("valid_is_test")),
-        ),
+        *wrong,
         *(problem for arch in archs for problem in _check_model(arch, model)),
         *_check_training(training, model, data, sampled),
     ]

@@ -58,6 +58,18 @@ def test_only_a_set_with_a_validation_part_and_no_test_part_can_keep_it_for_the_
     assert told("folder", str(tmp_path)) == [f"data.valid_is_test: '{tmp_path}' has a test part already: leave it out"]
 
 
+def test_more_folds_than_a_class_has_images_are_told(tmp_path):
+    for name, count in (("a", 5), ("b", 3)):
+        (tmp_path / "train" / name).mkdir(parents=True)
+        for number in range(count):
+            (tmp_path / "train" / name / f"{number}.jpg").touch()
+    assert checks.check_folds("folder", str(tmp_path), 3) == []
+    [problem] = checks.check_folds("folder", str(tmp_path), 4)
+    assert str(problem) == "folds: 4 folds need as many images of each class, but the smallest class has 3"
+    assert checks.check_folds("digits", None, 174) == []
+    assert checks.check_folds("digits", None, 175)
+
+
 def test_mistakes_in_a_table_are_found(tmp_path):
     table = tmp_path / "images.csv"
     table.write_text("path,label\nnone.jpg,a\n")
