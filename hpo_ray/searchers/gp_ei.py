@@ -12,15 +12,13 @@ from typing import Any
 import numpy as np
 from threadpoolctl import ThreadpoolController
 
-from hpo_ray.domains import level_key
-from hpo_ray.gp.columns import MANY_LEVELS, Array, Column, Columns, Mask
+from hpo_ray.encoding import columns_of
+from hpo_ray.gp.columns import Array, Mask
 from hpo_ray.gp.maximiser import sobol
 from hpo_ray.gp.model import Known, Model
 from hpo_ray.gp.recipe import Recipe
 from hpo_ray.searchers.base import Config, SpaceSearcher
 from hpo_ray.searchers.ledger import Ledger, Rows
-from hpo_ray.searchers.levels import levels_of
-from hpo_ray.space import SearchSpace
 
 # Losses that the model needs before it says anything.
 FEWEST = 3
@@ -164,26 +162,6 @@ class GPEISearcher(SpaceSearcher):
     def _replayed(self, k: int, state: Mapping[str, Any]) -> None:
         if state:
             self._model.set_state(dict(state))
-
-
-def columns_of(space: SearchSpace, *, trend: bool = True) -> Columns:
-    """The space's encoding, column by column."""
-    places = {name: place for place, name in enumerate(space.names)}
-    parents = {dim.parent for dim in space.dims}
-    columns = []
-    for dim in space.dims:
-        domain = space.domains[dim.name]
-        levels: tuple[float, ...] | None = None
-        if dim.kind == "choice":
-            levels = tuple(float(index) for index in range(dim.levels or 0))
-        elif dim.levels is not None and (dim.levels <= MANY_LEVELS or dim.name in parents):
-            levels = tuple(domain.to_unit(value) for value in levels_of(domain))
-        parent, when = None, frozenset[int]()
-        if dim.parent is not None:
-            parent, keys = places[dim.parent], {level_key(level) for level in dim.when}
-            when = frozenset(i for i, v in enumerate(levels_of(space.domains[dim.parent])) if level_key(v) in keys)
-        columns.append(Column(levels, dim.kind == "choice", parent, when))
-    return Columns(columns, trend=trend)
 
 
 _BLAS = ThreadpoolController().select(user_api="blas")

@@ -14,9 +14,9 @@ import numpy as np
 from hyperopt import hp
 
 from hpo_ray.domains import level_key
+from hpo_ray.encoding import levels_of
 from hpo_ray.searchers.base import Config, SpaceSearcher
 from hpo_ray.searchers.ledger import FAILURES
-from hpo_ray.searchers.levels import levels_of
 from hpo_ray.space import Dim, SearchSpace
 
 # hyperopt's own default is 20, most of a small sweep.

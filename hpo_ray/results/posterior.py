@@ -1,0 +1,110 @@
+"""The winner by what is known of the objective, beside the winner by the luckiest value."""
+
+from __future__ import annotations
+
+import math
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+from threadpoolctl import threadpool_limits
+
+from hpo_ray.results.surrogate import Surrogate, config_of, fit
+from hpo_ray.results.values import losses, require
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+    from hpo_ray.space import SearchSpace
+
+COLUMNS = ["rule", "run", "trial_id", "config_id", "fidelity", "value", "mean", "low", "high"]
+
+
+def best(
+    trials: pd.DataFrame,
+    space: SearchSpace,
+    metric: str,
+    mode: str = "min",
+    *,
+    confidence: float = 0.95,
+    seed: int = 0,
+) -> pd.DataFrame:
+    """The best trial by posterior mean, and the best by raw value, each with what the posterior says of it.
+
+    Among noisy values the lowest is mostly the luckiest: it promises more than it keeps, and often hides a better
+    configuration. The posterior mean of a Gaussian process draws each value towards those of similar configurations, by
+    as much as the noise, which is learned, makes it right to.
+
+    The posterior is of the noise-free metric at the highest fidelity that a trial reached. Trials that were stopped
+    early count with the value that they had at their fidelity, as evidence about others; the winner by posterior mean
+    is one that completed (or any, if none did). By raw value it is any trial's best report, as ``hpo-ray best`` has it.
+
+    Args:
+        trials: As from `load_results`; of several runs if their objective is the same.
+        space: What was searched.
+        metric: The metric.
+        mode: ``min`` or ``max``.
+        confidence: Of the interval.
+        seed: Of the hyper-parameters that the interval is averaged over.
+
+    Returns:
+        Two rows, ``rule`` being ``posterior mean`` and ``raw value``; one trial may be both. ``value`` is its last, or
+        for the second rule its best, ``mean`` and the interval ``low`` to ``high`` are the posterior's, NaN where there
+        is none: with fewer than two different values, or a configuration outside the space; the first rule then takes
+        the best last value. Empty without a finite value. ``attrs``: ``noise_sd``, the standard deviation of a repeated
+        trial's value (NaN without a posterior), and ``r2`` (see `Surrogate`).
+
+    Raises:
+        InvalidInput: A column is missing, `mode` is neither, or no configuration lies in the space.
+    """
+    import pandas as pd
+
+    require(trials, "run", "trial_id", "config_id", "status", "fidelity", metric)
+    peak = f"{metric}_best" if f"{metric}_best" in trials.columns else metric
+    last, lowest = losses(trials, metric, mode), losses(trials, peak, mode).fillna(losses(trials, metric, mode))
+    about = {"noise_sd": math.nan, "r2": 0.0}
+    if not lowest.notna().any():
+        empty = pd.DataFrame(columns=COLUMNS)
+        empty.attrs = about
+        return empty
+    surrogate = fit(trials, space, metric, mode, tamed=True)
+    # Means and deviations as losses, so that the smallest is best whichever way the metric goes.
+    known: dict[Any, tuple[float, float]] = {}
+    if surrogate is not None:
+        about = {"noise_sd": surrogate.noise_sd, "r2": surrogate.r2}
+        with threadpool_limits(1, user_api="blas"):
+            known = _posterior(trials, surrogate, np.random.default_rng([seed, 2]))
+    contenders = last[last.notna() & (trials["status"] == "completed")]
+    contenders = contenders if len(contenders) else last.dropna()
+    inside = [label for label in contenders.index if label in known]
+    by_mean = min(inside, key=lambda label: known[label][0]) if inside else contenders.idxmin()
+    by_value = lowest.idxmin()
+    sign = -1.0 if mode == "max" else 1.0
+    width = _normal(confidence)
+    rows = []
+    for rule, label, value in (
+        ("posterior mean", by_mean, trials.loc[by_mean, metric]),
+        ("raw value", by_value, sign * lowest[by_value]),
+    ):
+        mean, sd = known.get(label, (math.nan, math.nan))
+        row = {"rule": rule, **trials.loc[label, ["run", "trial_id", "config_id", "fidelity"]].to_dict()}
+        ends = sign * mean - width * sd, sign * mean + width * sd
+        rows.append({**row, "value": float(value), "mean": sign * mean, "low": ends[0], "high": ends[1]})
+    frame = pd.DataFrame(rows, columns=COLUMNS)
+    frame.attrs = about
+    return frame
+
+
+def _posterior(
+    trials: pd.DataFrame, surrogate: Surrogate, rng: np.random.Generator
+) -> dict[Any, tuple[float, float]]:
+    """Each trial's posterior mean as a loss, and its standard deviation; those outside the space are left out."""
+    configs = {label: config_of(trials.loc[label], surrogate.space) for label in surrogate.rows}
+    inside = {label: config for label, config in configs.items() if config is not None}
+    mean, sd = surrogate.at(list(inside.values()), rng)
+    return dict(zip(inside, zip((surrogate.sign * mean).tolist(), sd.tolist(), strict=True), strict=True))
+
+
+def _normal(confidence: float) -> float:
+    from scipy.stats import norm  # half a second, which importing this module should not cost
+
+    return float(norm.ppf(0.5 + confidence / 2))

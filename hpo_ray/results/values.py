@@ -1,0 +1,40 @@
+"""What a frame's columns hold: there or not, which way is better. Light: nothing but pandas, and that is the caller's."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from hpo_ray.errors import InvalidInput, Problem, nearest
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+
+def require(frame: pd.DataFrame, *columns: str) -> None:
+    """InvalidInput with every column that `frame` lacks, and the nearest that it has."""
+    names = [str(name) for name in frame.columns]
+    problems = [
+        Problem(name, f"the frame has no column '{name}'; {nearest(name, names)}")
+        for name in columns
+        if name not in frame.columns
+    ]
+    if problems:
+        raise InvalidInput(*problems)
+
+
+def sign_of(mode: str) -> float:
+    """1 for ``min``, -1 for ``max``; InvalidInput for anything else."""
+    if mode not in ("min", "max"):
+        raise InvalidInput(Problem("mode", f"'{mode}' is no mode; {nearest(mode, ['min', 'max'])}"))
+    return -1.0 if mode == "max" else 1.0
+
+
+def losses(trials: pd.DataFrame, metric: str, mode: str) -> pd.Series[float]:
+    """A metric as a loss: what is maximised has its sign turned, infinities are NaN.
+
+    Raises:
+        InvalidInput: There is no such column, or `mode` is neither ``min`` nor ``max``.
+    """
+    require(trials, metric)
+    loss = trials[metric].astype("float64") * sign_of(mode)
+    return loss.where(loss.abs() < float("inf"))
