@@ -1,10 +1,10 @@
-"""Parameter importances against exact ones: error, coverage of the stated 90 % interval, and time, beside Optuna's forest.
+"""Parameter importances against exact ones: error, coverage of the stated 90 % interval, time; Optuna's forest beside.
 
     python benchmarks/importance.py [--seeds 50] [--n 500] [--noise 0,0.3] [--functions all] [--out …/importance.csv]
 
 Configurations are drawn at random; `noise` is the standard deviation of what is added, as a share of the values' own.
-`error`: the largest over a function's parameters and pairs, median and maximum over seeds; `coverage`: of the intervals,
-over all parameters and pairs; `worst`: of the one that is covered least; `large`: over shares above 0.02 only. Optuna
+`error`: the largest over a function's parameters and pairs, median and maximum over seeds; `coverage`: of the intervals
+of all parameters and pairs; `worst`: of the one that is covered least; `large`: over shares above 0.02 only. Optuna
 states no intervals, and of single parameters only, conditional ones left out. It needs `pip install -e '.[bench]'`.
 """
 
@@ -216,7 +216,9 @@ def main() -> None:
     for noise in arguments.noise:
         for name in names:
             rows.append(measure(FUNCTIONS[name](), arguments.n, noise, arguments.seeds, peer=peer))
-            print(pd.DataFrame(rows[-1:]).to_string(index=False, float_format="%.3f", header=len(rows) == 1), flush=True)
+            print(
+                pd.DataFrame(rows[-1:]).to_string(index=False, float_format="%.3f", header=len(rows) == 1), flush=True
+            )
     table = pd.DataFrame(rows)
     arguments.out.parent.mkdir(parents=True, exist_ok=True)
     table.to_csv(arguments.out, index=False)

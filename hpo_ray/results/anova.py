@@ -74,19 +74,20 @@ class Cube:
             x = np.tile(self._points[:others], (len(some), 1))
             x[:, kept] = np.repeat(some, others, axis=0)
             settled, used = self._columns.settle(x)
-            counted = used[:, kept].all(axis=1) if in_use else np.ones(len(x), dtype=bool)
+            counted = np.asarray(used[:, kept].all(axis=1)) if in_use else np.ones(len(x), dtype=bool)
             embedded = draws.embed(self._surrogate.features(settled, used)) * counted[:, None]
             counts = counted.reshape(len(some), others).sum(axis=1)
             sums = embedded.reshape(len(some), others, -1).sum(axis=1)
             rows.append(sums / np.where(counts > 0, counts, np.nan)[:, None])
-        return np.vstack(rows) @ draws.weights + draws.mean
+        return np.asarray(np.vstack(rows) @ draws.weights + draws.mean)
 
     def _at(self, i: int, unit: Array) -> Array:
         """Column `i`'s values at shares of its distribution."""
         levels, shares = self._columns.levels[i], self._shares[i]
         if levels is None or shares is None:
             return unit
-        return levels[np.minimum(np.searchsorted(np.cumsum(shares), unit, side="right"), len(levels) - 1)]
+        places = np.searchsorted(np.cumsum(shares), unit, side="right")
+        return np.asarray(levels[np.minimum(places, len(levels) - 1)])
 
 
 def shares(cube: Cube, draws: Draws, d: int) -> tuple[Array, dict[tuple[int, int], Array], Array]:

@@ -6,6 +6,7 @@ a forest's steps blur small effects and take noise for interactions (`benchmarks
 
 from __future__ import annotations
 
+from collections.abc import Hashable
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -49,8 +50,8 @@ def importance(
     Configurations are weighed as `SearchSpace.sample` draws them, whatever the searcher preferred, trained to the
     highest fidelity that a trial reached; noise is no part of the variance. A parameter's share is that of its main
     effect; a pair's is what both do together beyond their main effects. A conditional parameter has no effect where it
-    is not in use, and its share counts all the same over the whole space: what it does shows as its own share and, since
-    it does so under some of its parent's values only, as the pair of both.
+    is not in use, and its share counts all the same over the whole space: what it does shows as its own share and,
+    since it does so under some of its parent's values only, as the pair of both.
 
     Trials without a finite value are left out, those outside the space too. With more than about 16 parameters pairs
     are averaged over fewer points; the interval does not show that.
@@ -60,8 +61,8 @@ def importance(
         space: What was searched.
         metric: The metric; its last value counts.
         mode: ``min`` or ``max``; shares are the same but for `tamed`.
-        tamed: Whether values worse than the median count by their rank only: for a loss that diverges in places, which
-            would otherwise account for everything.
+        tamed: Whether values far worse than the others are drawn in (`hpo_ray.results.surrogate.tame`): for a loss that
+            diverges in places, which would otherwise account for everything.
         confidence: Of the interval.
         seed: Of the random draws.
 
@@ -84,9 +85,9 @@ def importance(
     names, d = space.names, len(space.names)
     surrogate = fit(trials, space, metric, mode, tamed=tamed)
     keys = [(i,) for i in range(d)] + [(i, j) for i in range(d) for j in range(i + 1, d)]
-    estimates = {key: (0.0, 0.0, 0.0) for key in keys}
+    estimates = dict.fromkeys(keys, (0.0, 0.0, 0.0))
     active = np.ones(d)
-    about: dict[str, Any] = {"trials": 0, "r2": 0.0, "noise_sd": 0.0, "note": _nothing(trials, metric)}
+    about: dict[Hashable | None, Any] = {"trials": 0, "r2": 0.0, "noise_sd": 0.0, "note": _nothing(trials, metric)}
     if surrogate is not None and d:
         rng = np.random.default_rng([seed, 1])
         with threadpool_limits(1, user_api="blas"):

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Hashable
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from threadpoolctl import threadpool_limits
 
 from hpo_ray.results.surrogate import Surrogate, config_of, fit
-from hpo_ray.results.values import losses, require
+from hpo_ray.results.values import losses, require, sign_of
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -59,49 +60,58 @@ def best(
     import pandas as pd
 
     require(trials, "run", "trial_id", "config_id", "status", "fidelity", metric)
-    peak = f"{metric}_best" if f"{metric}_best" in trials.columns else metric
-    last, lowest = losses(trials, metric, mode), losses(trials, peak, mode).fillna(losses(trials, metric, mode))
-    about = {"noise_sd": math.nan, "r2": 0.0}
-    if not lowest.notna().any():
-        empty = pd.DataFrame(columns=COLUMNS)
-        empty.attrs = about
-        return empty
+    last = losses(trials, metric, mode).to_numpy(dtype=float)
+    lowest = last
+    if f"{metric}_best" in trials.columns:
+        peak = losses(trials, f"{metric}_best", mode).to_numpy(dtype=float)
+        lowest = np.where(np.isfinite(peak), peak, last)
+    about: dict[Hashable | None, Any] = {"noise_sd": math.nan, "r2": 0.0}
+    frame = pd.DataFrame(columns=COLUMNS)
+    frame.attrs = about
+    if not np.isfinite(lowest).any():
+        return frame
     surrogate = fit(trials, space, metric, mode, tamed=True)
     # Means and deviations as losses, so that the smallest is best whichever way the metric goes.
-    known: dict[Any, tuple[float, float]] = {}
+    known: dict[int, tuple[float, float]] = {}
     if surrogate is not None:
         about = {"noise_sd": surrogate.noise_sd, "r2": surrogate.r2}
         with threadpool_limits(1, user_api="blas"):
             known = _posterior(trials, surrogate, np.random.default_rng([seed, 2]))
-    contenders = last[last.notna() & (trials["status"] == "completed")]
-    contenders = contenders if len(contenders) else last.dropna()
-    inside = [label for label in contenders.index if label in known]
-    by_mean = min(inside, key=lambda label: known[label][0]) if inside else contenders.idxmin()
-    by_value = lowest.idxmin()
-    sign = -1.0 if mode == "max" else 1.0
-    width = _normal(confidence)
+    by_value = int(np.nanargmin(lowest))
+    finite = np.isfinite(last)
+    done = finite & (trials["status"] == "completed").to_numpy(dtype=bool)
+    contenders = [int(i) for i in np.flatnonzero(done if done.any() else finite)]
+    inside = [i for i in contenders if i in known]
+    by_mean = by_value
+    if inside:
+        by_mean = min(inside, key=lambda i: known[i][0])
+    elif contenders:
+        by_mean = min(contenders, key=lambda i: last[i])
+    sign, width = sign_of(mode), _normal(confidence)
     rows = []
-    for rule, label, value in (
-        ("posterior mean", by_mean, trials.loc[by_mean, metric]),
-        ("raw value", by_value, sign * lowest[by_value]),
-    ):
-        mean, sd = known.get(label, (math.nan, math.nan))
-        row = {"rule": rule, **trials.loc[label, ["run", "trial_id", "config_id", "fidelity"]].to_dict()}
-        ends = sign * mean - width * sd, sign * mean + width * sd
-        rows.append({**row, "value": float(value), "mean": sign * mean, "low": ends[0], "high": ends[1]})
+    for rule, i, value in (("posterior mean", by_mean, last[by_mean]), ("raw value", by_value, lowest[by_value])):
+        mean, sd = known.get(i, (math.nan, math.nan))
+        rows.append(
+            {
+                "rule": rule,
+                **{name: trials[name].iloc[i] for name in ("run", "trial_id", "config_id", "fidelity")},
+                "value": sign * float(value),
+                "mean": sign * mean,
+                "low": sign * mean - width * sd,
+                "high": sign * mean + width * sd,
+            }
+        )
     frame = pd.DataFrame(rows, columns=COLUMNS)
     frame.attrs = about
     return frame
 
 
-def _posterior(
-    trials: pd.DataFrame, surrogate: Surrogate, rng: np.random.Generator
-) -> dict[Any, tuple[float, float]]:
+def _posterior(trials: pd.DataFrame, surrogate: Surrogate, rng: np.random.Generator) -> dict[int, tuple[float, float]]:
     """Each trial's posterior mean as a loss, and its standard deviation; those outside the space are left out."""
-    configs = {label: config_of(trials.loc[label], surrogate.space) for label in surrogate.rows}
-    inside = {label: config for label, config in configs.items() if config is not None}
-    mean, sd = surrogate.at(list(inside.values()), rng)
-    return dict(zip(inside, zip((surrogate.sign * mean).tolist(), sd.tolist(), strict=True), strict=True))
+    configs = [config_of(trials.iloc[i], surrogate.space) for i in surrogate.rows]
+    mean, sd = surrogate.at([config for config in configs if config is not None], rng)
+    pairs = zip((surrogate.sign * mean).tolist(), sd.tolist(), strict=True)
+    return dict(zip(surrogate.rows, pairs, strict=True))
 
 
 def _normal(confidence: float) -> float:

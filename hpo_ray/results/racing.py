@@ -14,7 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from hpo_ray.errors import InvalidInput, Problem
-from hpo_ray.results.values import losses, require
+from hpo_ray.results.values import losses, require, sign_of
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -38,8 +38,8 @@ class Standing:
         winner: The best mean among those alive; None if every contender failed.
         runner_up: Of all others the one that is least clearly beaten; None without one.
         difference: Winner's mean less the runner-up's, over the repeats that both have; NaN without a runner-up.
-        interval: Of `difference`; holds for all pairs and looks at once with at least the confidence asked for. Infinite
-            before the second repeat.
+        interval: Of `difference`; holds for all pairs and looks at once with at least the confidence asked for.
+            Infinite before the second repeat.
         real: Whether the winner is told apart from every other.
         repeats: How many repeats all that are alive have.
         table: One row per contender, best first: ``config_id, repeats, mean, se, difference`` (its mean less the
@@ -69,9 +69,7 @@ class Standing:
         return f"undecided after {self.repeats} repeats: {self.winner} has the best mean, {measured}"
 
 
-def race(
-    scores: pd.DataFrame, mode: str = "min", *, planned: int | None = None, confidence: float = 0.95
-) -> Standing:
+def race(scores: pd.DataFrame, mode: str = "min", *, planned: int | None = None, confidence: float = 0.95) -> Standing:
     """Judge contenders by the repeats that are in: who is clearly beaten, who leads, whether that is real.
 
     Repeats are paired: number r is the same seed, or fold, for every contender, so that a hard fold is nobody's bad
@@ -102,34 +100,43 @@ def race(
     if planned is not None and planned < len(table):
         message = f"{planned} are planned, but {len(table)} are in: plan as many at least"
         raise InvalidInput(Problem("repeats", message))
+    names, values = [str(name) for name in table.columns], table.to_numpy(dtype=float)
+    failed = np.isinf(values)
     dropped = {
-        str(name): f"failed in repeat {table.index[np.isinf(table[name])][0]}"
-        for name in table.columns
-        if np.isinf(table[name]).any()
+        names[j]: f"failed in repeat {table.index[failed[:, j]][0]}"
+        for j in np.flatnonzero(failed.any(axis=0)).tolist()
     }
-    alive = [name for name in table.columns if name not in dropped]
+    alive = [j for j, name in enumerate(names) if name not in dropped]
     looks = max(1, (planned or len(table)) - 1)
     # Each contender's loss less the leader's, and how far that may be off, at the last look that it was in.
     gaps: dict[str, tuple[float, float]] = {}
     spent = 0.0
     for n in range(2, len(table) + 1):
-        common = table[alive].dropna().to_numpy()
-        if len(alive) < 2 or len(common) < n:
+        seen = _common(values[:, alive])[:n]
+        if len(alive) < 2 or len(seen) < n:
             break
         allowance = (1.0 - confidence) * ((n - 1) / looks) ** SPENDING
-        leader = int(common[:n].mean(axis=0).argmin())
-        gap, half = _against(common[:n], leader, allowance - spent)
+        leader = int(seen.mean(axis=0).argmin())
+        gap, half = _against(seen, leader, allowance - spent)
         spent = allowance
-        gaps |= {name: (float(gap[j]), float(half[j])) for j, name in enumerate(alive) if j != leader}
+        gaps |= {names[alive[j]]: (float(gap[j]), float(half[j])) for j in range(len(alive)) if j != leader}
         beaten = gap > half
-        for j in np.argsort(-gap)[: int(beaten.sum())]:
-            dropped[alive[j]] = f"beaten by {alive[leader]} after {n} repeats"
-        alive = [name for name, out in zip(alive, beaten, strict=True) if not out]
-    means = table[alive].dropna().mean()
-    alive = sorted(alive, key=lambda name: (float(means[name]), name))
-    for name in alive[1:]:
-        gaps.setdefault(name, (float(means[name] - means[alive[0]]), math.inf))
-    return _standing(table, alive, dropped, gaps, -1.0 if mode == "max" else 1.0)
+        for j in np.argsort(-gap)[: int(beaten.sum())].tolist():
+            dropped[names[alive[j]]] = f"beaten by {names[alive[leader]]} after {n} repeats"
+        alive = [j for j, out in zip(alive, beaten.tolist(), strict=True) if not out]
+    common = _common(values[:, alive])
+    means = dict(zip(alive, common.mean(axis=0).tolist() if len(common) else [math.inf] * len(alive), strict=True))
+    alive.sort(key=lambda j: (means[j], names[j]))
+    for j in alive[1:]:
+        gaps.setdefault(names[j], (means[j] - means[alive[0]], math.inf))
+    scored = {name: column[np.isfinite(column)] for name, column in zip(names, values.T, strict=True)}
+    sign = sign_of(mode)
+    return _standing(scored, [names[j] for j in alive], dropped, gaps, sign, len(common) if alive else 0)
+
+
+def _common(values: Array) -> Array:
+    """The repeats that all of some contenders have."""
+    return np.asarray(values[np.isfinite(values).all(axis=1)])
 
 
 def _against(seen: Array, leader: int, allowance: float) -> tuple[Array, Array]:
@@ -156,11 +163,12 @@ def _critical(allowance: float, k: int, dof: int) -> float:
 
 
 def _standing(
-    table: pd.DataFrame,
+    scored: dict[str, Array],
     alive: list[str],
     dropped: dict[str, str],
     gaps: dict[str, tuple[float, float]],
     sign: float,
+    repeats: int,
 ) -> Standing:
     """The standing, once it is known who is alive."""
     import pandas as pd
@@ -172,7 +180,7 @@ def _standing(
     runner_up = others[0] if others and winner is not None else None
     rows = []
     for name in order:
-        values = table[name][np.isfinite(table[name])].to_numpy()
+        values = scored[name]
         gap, half = (0.0, 0.0) if name == winner else gaps.get(name, (math.nan, math.nan))
         row = {
             "config_id": name,
@@ -194,7 +202,7 @@ def _standing(
         difference=-sign * gap,
         interval=(-sign * gap - half, -sign * gap + half),
         real=len(alive) == 1 and runner_up is not None,
-        repeats=len(table[alive].dropna()) if alive else 0,
+        repeats=repeats,
         table=pd.DataFrame(rows),
     )
 

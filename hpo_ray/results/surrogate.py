@@ -45,26 +45,24 @@ class Surrogate:
     Attributes:
         space: The search space.
         columns: Its encoding.
-        rows: Index labels of the trials that it was made of, `n`.
+        rows: Places in the frame of the trials that it was made of, `n`, best first.
         posterior: Of standardised losses.
         levelled: Whether trials were trained for different lengths, so that fidelity is one more column.
         centre, spread: A metric's value is ``sign * (centre + spread * z)``.
         sign: -1 where the metric is maximised.
         r2: Share of the values' variance that is predicted when each trial is left out in turn, noise included; below
             0.2 or so what the surrogate says about the space is little more than a guess.
-        ceiling: Losses from here on are known by their order only (see `fit`); infinite if all are as they were.
     """
 
     space: SearchSpace
     columns: Columns
-    rows: list[Any]
+    rows: list[int]
     posterior: Posterior
     levelled: bool
     centre: float
     spread: float
     sign: float
     r2: float
-    ceiling: float
 
     @property
     def noise_sd(self) -> float:
@@ -158,12 +156,13 @@ class Draws:
 
     def __call__(self, features: Array) -> Array:
         """`m x (1 + count)` standardised losses at `m x p` features; the mean first."""
-        return self.embed(features) @ self.weights + self.mean
+        return np.asarray(self.embed(features) @ self.weights + self.mean)
 
     def _waves(self, scaled: Array) -> Array:
         waves = scaled @ self._frequencies
         waves += self._phases
-        return np.asarray(np.cos(waves, out=waves))
+        np.cos(waves, out=waves)
+        return np.asarray(waves)
 
 
 def fit(
@@ -180,8 +179,8 @@ def fit(
         space: What was searched; configurations outside it are left out.
         metric: The metric.
         mode: ``min`` or ``max``.
-        tamed: Whether losses worse than the median count by their rank only (Song et al. 2024, section 3.2), so that
-            one that diverged doesn't hide what happens among the good ones; the better half stays as it is.
+        tamed: Whether losses far above the others are drawn in (see `tame`), so that one that diverged doesn't hide
+            what happens among the good ones.
 
     Returns:
         None where no two trials have different values: there is nothing to learn.
@@ -190,35 +189,46 @@ def fit(
         InvalidInput: A column is missing, `mode` is neither, or no configuration lies in the space.
     """
     require(trials, metric, "fidelity")
-    loss = losses(trials, metric, mode)
-    rows = [label for label, value in loss.items() if math.isfinite(value)]
-    configs = {label: config for label in rows if (config := config_of(trials.loc[label], space)) is not None}
-    if rows and not configs:
+    loss = losses(trials, metric, mode).to_numpy(dtype=float)
+    order = [int(i) for i in np.argsort(loss, kind="stable") if math.isfinite(loss[i])]
+    configs = {i: config for i in order if (config := config_of(trials.iloc[i], space)) is not None}
+    if order and not configs:
         raise InvalidInput(Problem("space", "no trial's configuration lies in this space: is it another run's?"))
-    rows = sorted(configs, key=lambda label: float(loss[label]))
+    rows = list(configs)
     if len(rows) > MOST:
         rows = [rows[i] for i in np.linspace(0, len(rows) - 1, MOST).astype(int)]
-    y = np.array([loss[label] for label in rows])
+    y: Array = loss[rows].astype(np.float64)
     if len(rows) < 2 or not y.std() > outputs.EQUAL * np.abs(y).max():
         return None
     columns = columns_of(space)
-    x, used = encoded(space, columns, [configs[label] for label in rows])
-    levels = _levels(trials.loc[rows, "fidelity"].to_numpy(dtype=float))
+    x, used = encoded(space, columns, [configs[i] for i in rows])
+    levels = _levels(trials["fidelity"].to_numpy(dtype=float, na_value=math.nan)[rows])
     features, owner = columns.features(x, used), columns.owner
     if levels is not None:
         features, owner = np.hstack([features, levels[:, None]]), np.append(owner, columns.d)
     se = np.zeros(len(rows))
     if f"{metric}_se" in trials.columns:
-        se = np.nan_to_num(trials.loc[rows, f"{metric}_se"].to_numpy(dtype=float), nan=0.0, posinf=0.0)
-    bent = outputs.by_half_rank(y) if tamed else outputs.Warped(y, np.ones(len(y)))
+        se = np.nan_to_num(trials[f"{metric}_se"].to_numpy(dtype=float, na_value=0.0)[rows], nan=0.0, posinf=0.0)
+    bent = tame(y) if tamed else outputs.Warped(y, np.ones(len(y)))
     centre, spread = float(bent.z.mean()), float(bent.z.std())
     extra = np.minimum(np.maximum(se, 0.0) * bent.slope / spread, 1e3) ** 2
     with threadpool_limits(1, user_api="blas"):
         model = _most_probable(features, owner, (bent.z - centre) / spread, extra)
-    ceiling = float(np.median(y)) if tamed else math.inf
-    return Surrogate(
-        space, columns, rows, model, levels is not None, centre, spread, sign_of(mode), _left_out(model), ceiling
-    )
+    return Surrogate(space, columns, rows, model, levels is not None, centre, spread, sign_of(mode), _left_out(model))
+
+
+def tame(y: Array) -> outputs.Warped:
+    """Losses with a heavy upper tail drawn in: beyond median + 2 s as a logarithm, s being median - 5 % quantile.
+
+    Values below stay as they are, so that what is said of good configurations needs no way back; of a normal
+    distribution that is all but one in two thousand. Without a spread below the median nothing changes.
+    """
+    median, low = (float(value) for value in np.quantile(y, [0.5, 0.05]))
+    unit = median - low
+    if not unit > outputs.EQUAL * np.abs(y).max():
+        return outputs.Warped(y, np.ones(len(y)))
+    over = np.maximum(y - median - 2.0 * unit, 0.0) / unit
+    return outputs.Warped(np.where(over > 0, median + unit * (2.0 + np.log1p(over)), y), 1.0 / (1.0 + over))
 
 
 def encoded(space: SearchSpace, columns: Columns, configs: Sequence[dict[str, Any]]) -> tuple[Array, Mask]:

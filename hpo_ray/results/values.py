@@ -1,4 +1,4 @@
-"""What a frame's columns hold: there or not, which way is better. Light: nothing but pandas, and that is the caller's."""
+"""What a frame's columns hold: there or not, which way is better. Imports nothing heavy."""
 
 from __future__ import annotations
 

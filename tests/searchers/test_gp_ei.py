@@ -12,8 +12,8 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from ray.tune.search import Searcher
 
-from hpo_ray.searchers import make
 from hpo_ray.encoding import columns_of
+from hpo_ray.searchers import make
 from hpo_ray.searchers.gp_ei import GPEISearcher
 from hpo_ray.space import SearchSpace
 

@@ -1,0 +1,295 @@
+"""What stopping early did: who survived which rung, what it saved and risked, whether early values rank as late ones.
+
+Frames in, frames out. Reads the fidelities at which trials ended, not the scheduler's decisions: any schedule will do.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from hpo_ray.results.values import losses, require, sign_of
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+Array = NDArray[np.float64]
+
+# Fidelities that are compared with each other unless the caller says which.
+MOST_FIDELITIES = 12
+DRAWS = 2000
+# A regression from one rung to the next starts from "differences stay as they are": worth so many trials.
+BELIEVED = 2.0
+
+
+def rung_survival(trials: pd.DataFrame) -> pd.DataFrame:
+    """How many trials reached each fidelity at which any was stopped, and what became of them there.
+
+    Args:
+        trials: As from `load_results`.
+
+    Returns:
+        Run by run, rungs rising: ``run, rung, reached, stopped, kept`` (trained further), ``other`` (ended there
+        otherwise: completed, failed, interrupted, running), ``survival`` (kept, of those stopped or kept).
+
+    Raises:
+        InvalidInput: A column is missing.
+    """
+    import pandas as pd
+
+    require(trials, "run", "status", "fidelity")
+    rows = []
+    for run, group in trials.groupby("run", sort=False):
+        fidelity, stopped = group["fidelity"], group["status"] == "stopped"
+        for rung in sorted(fidelity[stopped].dropna().unique()):
+            counts = {
+                "reached": int((fidelity >= rung).sum()),
+                "stopped": int((stopped & (fidelity == rung)).sum()),
+                "kept": int((fidelity > rung).sum()),
+                "other": int((~stopped & (fidelity == rung)).sum()),
+            }
+            survival = counts["kept"] / (counts["kept"] + counts["stopped"])
+            rows.append({"run": run, "rung": float(rung), **counts, "survival": survival})
+    return pd.DataFrame(rows, columns=["run", "rung", "reached", "stopped", "kept", "other", "survival"])
+
+
+def savings(trials: pd.DataFrame, reports: pd.DataFrame, metric: str, mode: str = "min", seed: int = 0) -> pd.DataFrame:
+    """What stopping trials early saved each run, against training them all to the end, and what it risked.
+
+    Args:
+        trials: As from `load_results`.
+        reports: As from `load_results` with ``level="reports"``.
+        metric: The metric.
+        mode: ``min`` or ``max``.
+        seed: Of the random draws.
+
+    Returns:
+        A row per run: ``run, trials, stopped, spent`` (fidelity of all trials), ``full`` (had the stopped ones gone on
+        to the highest fidelity that any reached; what failed or was interrupted would have so all the same),
+        ``saved`` (their difference), ``saved_share``; ``chance`` (that at least one that was stopped would have ended
+        better than the best that was not) and ``regret`` (by how much, on average, no loss counting as 0, in the
+        metric's unit): see `stopped_chances`, whose assumptions they share. NaN where nothing can be said.
+
+    Raises:
+        InvalidInput: A column is missing, or `mode` is neither.
+    """
+    import pandas as pd
+
+    require(trials, "run", "trial_id", "status", "fidelity")
+    rows = []
+    for run, group in trials.groupby("run", sort=False):
+        stopped = group["status"] == "stopped"
+        spent, top = float(group["fidelity"].sum()), float(group["fidelity"].max())
+        saved = float((top - group.loc[stopped, "fidelity"]).sum())
+        gains = _gains(group, reports[reports["run"] == run], metric, mode, seed)
+        most = None if gains is None or not gains[1].size else gains[1].max(axis=0)
+        none = 0.0 if not stopped.any() else math.nan
+        rows.append(
+            {
+                "run": run,
+                "trials": len(group),
+                "stopped": int(stopped.sum()),
+                "spent": spent,
+                "full": spent + saved,
+                "saved": saved,
+                "saved_share": saved / (spent + saved) if spent + saved > 0 else 0.0,
+                "chance": none if most is None else float((most > 0).mean()),
+                "regret": none if most is None else float(np.maximum(most, 0.0).mean()),
+            }
+        )
+    return pd.DataFrame(rows)
+
+
+def stopped_chances(
+    trials: pd.DataFrame, reports: pd.DataFrame, metric: str, mode: str = "min", seed: int = 0
+) -> pd.DataFrame:
+    """For every trial that was stopped: would it have ended better than the best that was not?
+
+    A stopped trial's value is carried from rung to rung by linear regressions with normal errors, each from the trials
+    that passed the rung, with its uncertainty (conjugate Bayesian regression; the prior, worth two trials, is that
+    differences stay as they are). A rung stops trials by their value there, on which the regression conditions: that
+    the worse ones are missing above it does not bias it (Rubin 1976, missing at random), while it would a correlation.
+
+    Assumed: from rung to rung one straight line for all trials, where in truth slow configurations may catch up; and
+    that the value at a rung says all that earlier ones do. With few survivors the answer is wide, not wrong.
+
+    Args:
+        trials: As from `load_results`.
+        reports: As from `load_results` with ``level="reports"``.
+        metric: The metric.
+        mode: ``min`` or ``max``.
+        seed: Of the random draws.
+
+    Returns:
+        The most likely first: ``run, trial_id, rung`` (where it was stopped), ``value`` (there), ``expected`` (at the
+        highest fidelity reached), ``chance`` (to be better than the run's best value there), ``gain`` (by how much on
+        average, worse counting as 0).
+
+    Raises:
+        InvalidInput: A column is missing, or `mode` is neither.
+    """
+    import pandas as pd
+
+    require(trials, "run", "trial_id", "status", "fidelity")
+    sign = sign_of(mode)
+    rows: list[dict[str, Any]] = []
+    for run, group in trials.groupby("run", sort=False):
+        found = _gains(group, reports[reports["run"] == run], metric, mode, seed)
+        if found is None:
+            continue
+        names, gains, best, table = found[0], found[1], found[2], found[3]
+        for name, drawn in zip(names, gains, strict=True):
+            value = table.loc[name].dropna()
+            rows.append(
+                {
+                    "run": run,
+                    "trial_id": name,
+                    "rung": float(value.index[-1]),
+                    "value": sign * float(value.to_numpy()[-1]),
+                    "expected": sign * float(best - np.median(drawn)),
+                    "chance": float((drawn > 0).mean()),
+                    "gain": float(np.maximum(drawn, 0.0).mean()),
+                }
+            )
+    frame = pd.DataFrame(rows, columns=["run", "trial_id", "rung", "value", "expected", "chance", "gain"])
+    return frame.sort_values("chance", ascending=False, kind="stable", ignore_index=True)
+
+
+def fidelity_correlation(
+    reports: pd.DataFrame,
+    metric: str,
+    *,
+    fidelities: Sequence[float] | None = None,
+    confidence: float = 0.95,
+) -> pd.DataFrame:
+    """Does an early value rank trials as a later one does? Spearman's correlation for every pair of fidelities.
+
+    Only trials that reported at both count, so that it is the correlation among survivors: where a scheduler had the
+    worst stopped in between, it is lower than it would be among all (the range is restricted). `reached` says how many
+    of those at the lower fidelity are in.
+
+    Args:
+        reports: As from `load_results` with ``level="reports"``; trials of several runs are ranked within their run,
+            and the runs' correlations averaged, weighed by their trials less 3.
+        metric: The metric.
+        fidelities: Which; None: the first, the last, and those at which trials ended, 12 at most.
+        confidence: Of the interval.
+
+    Returns:
+        A row per pair: ``low_fidelity, high_fidelity, n, reached`` (share), ``rho, low, high``. The interval is by
+        Fisher's transform with the standard error of Bonett & Wright 2000, √((1 + ρ²/2)/(n - 3)); NaN below 4 trials,
+        as is `rho` below 3 or where all values are equal.
+
+    Raises:
+        InvalidInput: A column is missing.
+    """
+    import pandas as pd
+
+    require(reports, "run", "trial_id", "fidelity", metric)
+    rows: list[dict[str, Any]] = []
+    finite = reports[np.isfinite(reports[metric].astype("float64"))]
+    chosen = sorted(fidelities) if fidelities is not None else _fidelities(finite)
+    kept = finite[finite["fidelity"].isin(chosen)]
+    tables = [
+        group.pivot_table(index="trial_id", columns="fidelity", values=metric, aggfunc="last")
+        for _, group in kept.groupby("run", sort=False)
+    ]
+    for i, low in enumerate(chosen):
+        for high in chosen[i + 1 :]:
+            pairs = [table[[low, high]].dropna() for table in tables if low in table and high in table]
+            before = sum(int(table[low].notna().sum()) for table in tables if low in table)
+            n = sum(map(len, pairs))
+            row = {"low_fidelity": low, "high_fidelity": high, "n": n, "reached": n / before if before else math.nan}
+            rho, ends = _correlation([pair.to_numpy() for pair in pairs], confidence)
+            rows.append({**row, "rho": rho, "low": ends[0], "high": ends[1]})
+    return pd.DataFrame(rows, columns=["low_fidelity", "high_fidelity", "n", "reached", "rho", "low", "high"])
+
+
+def _correlation(pairs: list[Array], confidence: float) -> tuple[float, tuple[float, float]]:
+    from scipy.stats import norm, spearmanr  # half a second, which importing this module should not cost
+
+    unknown = (math.nan, math.nan)
+    usable = [pair for pair in pairs if len(pair) >= 3 and (np.ptp(pair, axis=0) > 0).all()]
+    if not usable:
+        return math.nan, unknown
+    rhos = np.array([float(spearmanr(pair).statistic) for pair in usable])
+    weights = np.array([max(len(pair) - 3, 0) for pair in usable], dtype=float)
+    if not weights.any():
+        return float(rhos.mean()), unknown
+    rho = float(weights @ rhos / weights.sum())
+    half = float(norm.ppf(0.5 + confidence / 2)) * math.sqrt((1 + rho**2 / 2) / weights.sum())
+    centre = math.atanh(float(np.clip(rho, -1 + 1e-12, 1 - 1e-12)))
+    return rho, (math.tanh(centre - half), math.tanh(centre + half))
+
+
+def _fidelities(reports: pd.DataFrame) -> list[float]:
+    """The first, the last and those at which trials ended; of too many some, evenly in logarithm."""
+    if not len(reports):
+        return []
+    ends = reports.groupby(["run", "trial_id"])["fidelity"].max()
+    found = sorted({float(reports["fidelity"].min()), *(float(end) for end in ends.unique())})
+    if len(found) <= MOST_FIDELITIES:
+        return found
+    places = np.geomspace(1, len(found), MOST_FIDELITIES).round().astype(int) - 1
+    return [found[i] for i in np.unique(places)]
+
+
+def _gains(
+    trials: pd.DataFrame, reports: pd.DataFrame, metric: str, mode: str, seed: int
+) -> tuple[list[str], Array, float, pd.DataFrame] | None:
+    """One run's stopped trials, by how much each beats the best finished one in `s` draws, that one's loss, the losses.
+
+    Losses are trials x rungs. None where nothing was stopped, or nothing reached the top with a finite value.
+    """
+    require(reports, "run", "trial_id", "fidelity")
+    stopped = trials[(trials["status"] == "stopped") & trials["fidelity"].notna()]
+    top = float(trials["fidelity"].max())
+    rungs = sorted({float(rung) for rung in stopped["fidelity"]} - {top})
+    finite = reports.assign(loss=losses(reports, metric, mode))
+    finite = finite[finite["loss"].notna() & finite["fidelity"].isin([*rungs, top])]
+    if not rungs or not (finite["fidelity"] == top).any():
+        return None
+    table = finite.pivot_table(index="trial_id", columns="fidelity", values="loss", aggfunc="last")
+    names = [name for name in stopped["trial_id"] if name in table.index and math.isnan(table[top].get(name, math.nan))]
+    best = float(table[top].min())
+    if not names:
+        return [], np.zeros((0, DRAWS)), best, table
+    rng = np.random.default_rng([seed, len(names)])
+    levels = [*(rung for rung in rungs if rung in table), top]
+    at = table.loc[names, levels].to_numpy()
+    # A stopped trial's last value; where it is then carried on from.
+    last = np.array([np.flatnonzero(np.isfinite(row))[-1] for row in at])
+    carried = np.full((len(names), DRAWS), np.nan)
+    for step in range(len(levels) - 1):
+        here = last == step
+        carried[here] = at[here, step][:, None]
+        going = last <= step
+        carried[going] = _carried(
+            table[levels[step]].to_numpy(), table[levels[step + 1]].to_numpy(), carried[going], rng
+        )
+    return names, best - carried, best, table
+
+
+def _carried(now: Array, later: Array, values: Array, rng: np.random.Generator) -> Array:
+    """`m x s` values at a rung carried to the next, each draw with its own line (Gelman et al. 2013, ch. 14)."""
+    both = np.isfinite(now) & np.isfinite(later)
+    x, y = now[both], later[both]
+    centre = float(x.mean()) if len(x) else 0.0
+    everyone = now[np.isfinite(now)]
+    unit = float(everyone.std()) or 1.0
+    # y = a + b (x - centre): flat in a; b about 1, its precision that of `BELIEVED` trials a standard deviation apart.
+    design = np.stack([np.ones(len(x)), x - centre], axis=1)
+    precision = design.T @ design + np.diag([1e-9, BELIEVED * unit**2])
+    mean = np.linalg.solve(precision, design.T @ y + np.array([0.0, BELIEVED * unit**2]))
+    residual = float(((y - design @ mean) ** 2).sum() + BELIEVED * unit**2 * (mean[1] - 1.0) ** 2)
+    # Of the errors' variance: a quarter of that among trials at this rung, as if seen in `BELIEVED` trials.
+    dof = BELIEVED + max(len(x) - 1, 0)
+    variance = (residual + BELIEVED * unit**2 / 4) / rng.chisquare(dof, values.shape[1])
+    root = np.linalg.cholesky(np.linalg.inv(precision))
+    lines = mean[:, None] + root @ rng.standard_normal((2, values.shape[1])) * np.sqrt(variance)
+    moved = lines[0] + lines[1] * (values - centre)
+    return np.asarray(moved + rng.standard_normal(values.shape) * np.sqrt(variance))
