@@ -70,7 +70,7 @@ def failures(trials: pd.DataFrame) -> pd.DataFrame:
         example=("trial_id", "first"),
         reason=("reason", "first"),
     )
-    frame.insert(4, "share", frame["trials"] / frame["run"].map(counts))
+    frame.insert(4, "share", frame["trials"] / frame["run"].map(counts).astype("float64"))
     return frame.sort_values("trials", ascending=False, kind="stable", ignore_index=True)
 
 

@@ -55,7 +55,7 @@ def incumbent(
     pieces = []
     for _, run in events.groupby("run", sort=False):
         run = run.sort_values("at", kind="stable")
-        best = run["loss"].cummin()
+        best = run["loss"].fillna(np.inf).cummin()
         improved = run[run["loss"].notna() & (best < best.shift(fill_value=np.inf))]
         if not len(improved):
             continue

@@ -123,7 +123,7 @@ def race(scores: pd.DataFrame, mode: str = "min", *, planned: int | None = None,
         beaten = gap > half
         for j in np.argsort(-gap)[: int(beaten.sum())].tolist():
             dropped[names[alive[j]]] = f"beaten by {names[alive[leader]]} after {n} repeats"
-        alive = [j for j, out in zip(alive, beaten.tolist(), strict=True) if not out]
+        alive = [j for j, lost in zip(alive, beaten.tolist(), strict=True) if not lost]
     common = _common(values[:, alive])
     means = dict(zip(alive, common.mean(axis=0).tolist() if len(common) else [math.inf] * len(alive), strict=True))
     alive.sort(key=lambda j: (means[j], names[j]))

@@ -23,7 +23,9 @@ Array = NDArray[np.float64]
 MOST_FIDELITIES = 12
 DRAWS = 2000
 # A regression from one rung to the next starts from "differences stay as they are": worth so many trials.
-BELIEVED = 2.0
+BELIEVED = 8.0
+# What the errors were a step before is worth so many trials.
+BORROWED = 8.0
 
 
 def rung_survival(trials: pd.DataFrame) -> pd.DataFrame:
@@ -110,12 +112,15 @@ def stopped_chances(
     """For every trial that was stopped: would it have ended better than the best that was not?
 
     A stopped trial's value is carried from rung to rung by linear regressions with normal errors, each from the trials
-    that passed the rung, with its uncertainty (conjugate Bayesian regression; the prior, worth two trials, is that
-    differences stay as they are). A rung stops trials by their value there, on which the regression conditions: that
-    the worse ones are missing above it does not bias it (Rubin 1976, missing at random), while it would a correlation.
+    that passed the rung, with its uncertainty (conjugate Bayesian regression; the prior, worth eight trials, is that
+    differences stay as they are and errors are as large as a rung before). A rung stops trials by their value there, on
+    which the regression conditions: that the worse ones are missing above it does not bias it (Rubin 1976, missing at
+    random), while it would a correlation.
 
     Assumed: from rung to rung one straight line for all trials, where in truth slow configurations may catch up; and
-    that the value at a rung says all that earlier ones do. With few survivors the answer is wide, not wrong.
+    that the value at a rung says all that earlier ones do, which under noise it does not. The latter errs to one side:
+    take the chances for upper bounds. On simulated sweeps of 60 trials one that was stopped would have been best in 3 %
+    of sweeps with little noise and 20 % with much, and `savings` says 19 % and 46 %; the order of trials is good.
 
     Args:
         trials: As from `load_results`.
@@ -264,32 +269,38 @@ def _gains(
     # A stopped trial's last value; where it is then carried on from.
     last = np.array([np.flatnonzero(np.isfinite(row))[-1] for row in at])
     carried = np.full((len(names), DRAWS), np.nan)
+    # Of the first step's errors nothing is known but that a rung is there because it predicts.
+    spread = float(np.nanstd(table[levels[0]].to_numpy())) / 2
     for step in range(len(levels) - 1):
         here = last == step
         carried[here] = at[here, step][:, None]
         going = last <= step
-        carried[going] = _carried(
-            table[levels[step]].to_numpy(), table[levels[step + 1]].to_numpy(), carried[going], rng
-        )
+        now, later = (table[levels[k]].to_numpy() for k in (step, step + 1))
+        carried[going], spread = _carried(now, later, carried[going], spread, rng)
     return names, best - carried, best, table
 
 
-def _carried(now: Array, later: Array, values: Array, rng: np.random.Generator) -> Array:
-    """`m x s` values at a rung carried to the next, each draw with its own line (Gelman et al. 2013, ch. 14)."""
+def _carried(now: Array, later: Array, values: Array, spread: float, rng: np.random.Generator) -> tuple[Array, float]:
+    """`m x s` values at a rung carried to the next, each draw with its own line, and the errors' standard deviation.
+
+    `spread` is what the latter was a step before: later steps have few trials, and their errors are hardly larger.
+    Source: Gelman et al. 2013, "Bayesian data analysis", section 14.8.
+    """
     both = np.isfinite(now) & np.isfinite(later)
     x, y = now[both], later[both]
     centre = float(x.mean()) if len(x) else 0.0
-    everyone = now[np.isfinite(now)]
-    unit = float(everyone.std()) or 1.0
-    # y = a + b (x - centre): flat in a; b about 1, its precision that of `BELIEVED` trials a standard deviation apart.
+    unit = float(now[np.isfinite(now)].std())
+    # y = a + b (x - centre): flat in a; b about 1, as if from `BELIEVED` trials a standard deviation off.
     design = np.stack([np.ones(len(x)), x - centre], axis=1)
-    precision = design.T @ design + np.diag([1e-9, BELIEVED * unit**2])
-    mean = np.linalg.solve(precision, design.T @ y + np.array([0.0, BELIEVED * unit**2]))
-    residual = float(((y - design @ mean) ** 2).sum() + BELIEVED * unit**2 * (mean[1] - 1.0) ** 2)
-    # Of the errors' variance: a quarter of that among trials at this rung, as if seen in `BELIEVED` trials.
-    dof = BELIEVED + max(len(x) - 1, 0)
-    variance = (residual + BELIEVED * unit**2 / 4) / rng.chisquare(dof, values.shape[1])
+    weight = BELIEVED * unit**2
+    precision = design.T @ design + np.diag([1e-9, weight + 1e-300])
+    mean = np.linalg.solve(precision, design.T @ y + np.array([0.0, weight]))
+    residual = float(((y - design @ mean) ** 2).sum() + weight * (mean[1] - 1.0) ** 2)
+    dof = BORROWED + max(len(x) - 1, 0)
+    whole = residual + BORROWED * spread**2
+    variance = whole / rng.chisquare(dof, values.shape[1])
     root = np.linalg.cholesky(np.linalg.inv(precision))
     lines = mean[:, None] + root @ rng.standard_normal((2, values.shape[1])) * np.sqrt(variance)
     moved = lines[0] + lines[1] * (values - centre)
-    return np.asarray(moved + rng.standard_normal(values.shape) * np.sqrt(variance))
+    moved += rng.standard_normal(values.shape) * np.sqrt(variance)
+    return moved, math.sqrt(whole / dof)

@@ -76,7 +76,7 @@ def test_the_allowance_is_spent_over_the_looks_that_are_planned() -> None:
 
 
 def test_maximising_mirrors_minimising() -> None:
-    values = np.random.default_rng(6).standard_normal((5, 3)) + [0, 1, 4]
+    values = np.random.default_rng(6).standard_normal((5, 3)) + np.array([0, 1, 4])
     low, high = race(scores(values)), race(scores(-values), "max")
     assert (low.alive, low.dropped, low.winner, low.real) == (high.alive, high.dropped, high.winner, high.real)
     assert low.difference == pytest.approx(-high.difference)
@@ -85,7 +85,7 @@ def test_maximising_mirrors_minimising() -> None:
 
 
 def test_order_of_rows_and_names_of_contenders_do_not_matter() -> None:
-    values = np.random.default_rng(7).standard_normal((5, 3)) + [0, 1, 4]
+    values = np.random.default_rng(7).standard_normal((5, 3)) + np.array([0, 1, 4])
     frame = scores(values)
     shuffled = race(frame.sample(frac=1, random_state=0))
     pd.testing.assert_frame_equal(shuffled.table, race(frame).table)
@@ -95,7 +95,7 @@ def test_order_of_rows_and_names_of_contenders_do_not_matter() -> None:
 
 
 def test_one_that_was_dropped_needs_no_more_repeats() -> None:
-    values = np.random.default_rng(8).standard_normal((5, 3)) * 0.1 + [0, 0.05, 50]
+    values = np.random.default_rng(8).standard_normal((5, 3)) * 0.1 + np.array([0, 0.05, 50])
     whole = race(scores(values))
     gone_after = int(whole.dropped["c"].split()[-2])
     frame = scores(values)
@@ -105,7 +105,7 @@ def test_one_that_was_dropped_needs_no_more_repeats() -> None:
 
 
 def test_one_that_failed_is_no_winner() -> None:
-    values = np.random.default_rng(9).standard_normal((4, 3)) + [0, 5, 5]
+    values = np.random.default_rng(9).standard_normal((4, 3)) + np.array([0, 5, 5])
     values[2, 0] = math.nan
     standing = race(scores(values))
     assert standing.dropped["a"] == "failed in repeat 2"
