@@ -50,6 +50,8 @@ bench: $(STAMP)  ## Ratios against peers on the same work; tables in benchmarks/
 	$(BIN)/python benchmarks/search_quality.py --seeds 3 --minutes 30
 	$(BIN)/python benchmarks/search_prior.py
 	$(BIN)/python benchmarks/search_stopped.py
+	$(BIN)/python benchmarks/importance.py --seeds 10
+	$(BIN)/python benchmarks/best_pick.py
 
 clean:           ## Remove what the targets made.
 	rm -rf $(VENV) .pytest_cache .mypy_cache .ruff_cache .hypothesis build dist

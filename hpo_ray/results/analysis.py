@@ -11,11 +11,12 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     from hpo_ray.results.accounts import cost, failures
     from hpo_ray.results.comparison import compare, curves, ranks
+    from hpo_ray.results.correlation import fidelity_correlation
     from hpo_ray.results.importance import importance, partial_dependence
     from hpo_ray.results.posterior import best
     from hpo_ray.results.progress import incumbent
     from hpo_ray.results.racing import Standing, race
-    from hpo_ray.results.rung_analysis import fidelity_correlation, rung_survival, savings, stopped_chances
+    from hpo_ray.results.rung_analysis import rung_survival, savings, stopped_chances
 
 __all__ = [
     "Standing",
@@ -42,7 +43,7 @@ _HOME = {
     "cost": "accounts",
     "curves": "comparison",
     "failures": "accounts",
-    "fidelity_correlation": "rung_analysis",
+    "fidelity_correlation": "correlation",
     "importance": "importance",
     "incumbent": "progress",
     "partial_dependence": "importance",

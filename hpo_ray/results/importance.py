@@ -12,12 +12,12 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from threadpoolctl import threadpool_limits
 
-from hpo_ray.domains import Domain
 from hpo_ray.encoding import levels_of
 from hpo_ray.errors import InvalidInput, Problem, nearest
 from hpo_ray.gp.columns import Array
 from hpo_ray.results import anova
 from hpo_ray.results.surrogate import fit
+from hpo_ray.space import Domain
 
 if TYPE_CHECKING:
     import pandas as pd
