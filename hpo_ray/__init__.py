@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 __version__ = "0.1.0"
 
 if TYPE_CHECKING:
-    from hpo_ray.api import Run, refit, resume, run
+    from hpo_ray.api import Run, confirm, refit, resume, run
     from hpo_ray.errors import HpoRayError, InvalidInput, RunFailed
     from hpo_ray.experiment import Experiment
     from hpo_ray.results.frame import load_results
@@ -26,6 +26,7 @@ __all__ = [
     "RunFailed",
     "SearchSpace",
     "Trial",
+    "confirm",
     "load_results",
     "refit",
     "resume",
@@ -40,6 +41,7 @@ _HOME = {
     "RunFailed": "hpo_ray.errors",
     "SearchSpace": "hpo_ray.space",
     "Trial": "hpo_ray.trainables.trial",
+    "confirm": "hpo_ray.api",
     "load_results": "hpo_ray.results.frame",
     "refit": "hpo_ray.api",
     "resume": "hpo_ray.api",

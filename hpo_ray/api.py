@@ -18,6 +18,8 @@ from hpo_ray.space import SearchSpace
 if TYPE_CHECKING:
     import pandas as pd
 
+    from hpo_ray.results.racing import Standing
+
 
 class Run:
     """A finished run.
@@ -34,6 +36,13 @@ class Run:
     def best(self) -> dict[str, Any]:
         """The answer: best configuration, value, interval, counts and cost, as ``--json`` prints them."""
         return summarise(self._history)
+
+    @property
+    def standing(self) -> Standing:
+        """How a race stands, if this is one; see `hpo_ray.results.racing.Standing`."""
+        from hpo_ray.confirming import standing
+
+        return standing(self._history)
 
     def frame(self, level: Level = "trials") -> pd.DataFrame:
         """The run in pandas; ``level`` and columns as for `hpo_ray.load_results`."""
@@ -167,6 +176,50 @@ def refit(
 
     experiment = experiment_of(Path(path), trial_id=trial, repeats=repeats, overrides=overrides)
     return Run(runner.start(experiment, out=Path(out) if out is not None else None))
+
+
+def confirm(
+    path: str | os.PathLike[str],
+    train: Callable[..., Any] | None = None,
+    *,
+    top: int = 5,
+    repeats: int = 5,
+    folds: int | None = None,
+    confidence: float = 0.95,
+    out: str | os.PathLike[str] | None = None,
+    overrides: Sequence[str] = (),
+) -> Run:
+    """Try a run's best configurations again on fresh seeds (and folds), against each other: is the winner one?
+
+    Args:
+        path: The run that found them.
+        train: The objective, where the run was started with one from Python; None: what the run's journal names.
+        top: How many, by their best reports.
+        repeats: Of each, at most; those that are clearly beaten get fewer.
+        folds: For images; see `hpo_ray.confirming.experiment_of`.
+        confidence: Of the verdict.
+        out: The new run's directory; default ``runs/<name>-confirm-<time>``.
+        overrides: What may change: ``["slots=4"]``.
+
+    Returns:
+        The finished race; `Run.standing` tells how it ended.
+
+    Raises:
+        InvalidInput: It is no run, it has fewer than two configurations with a value, or an override is wrong.
+        RunFailed: As for `run`.
+    """
+    from hpo_ray.confirming import experiment_of
+
+    experiment = experiment_of(
+        Path(path),
+        top=top,
+        repeats=repeats,
+        folds=folds,
+        confidence=confidence,
+        overrides=overrides,
+        has_objective=train is not None,
+    )
+    return Run(runner.start(experiment, objective=train, out=Path(out) if out is not None else None))
 
 
 def _space_text(space: SearchSpace | Mapping[str, Any]) -> dict[str, Any]:

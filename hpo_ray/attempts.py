@@ -50,12 +50,17 @@ def gpus_of(experiment: Experiment, trial: TrialRecord) -> float:
     return experiment.resources.gpus_per_trial if trial.gpus is None else trial.gpus
 
 
+def seed_of(experiment: Experiment, trial: TrialRecord) -> int:
+    """In a race the same for a repeat of every contender, whose differences are then of their own making."""
+    return trial_seed(experiment.seed, int(trial.state.get("repeat", trial.trial_id)))
+
+
 def spec_of(experiment: Experiment, run_dir: Path, trial: TrialRecord, checkpoints: Sequence[Path]) -> dict[str, Any]:
     """A trial's `TrialSpec` as plain data. `checkpoints`: what the attempt can start from, the newest first."""
     return {
         "id": trial.trial_id,
-        "config": experiment.trial_config(trial.config),
-        "seed": trial_seed(experiment.seed, int(trial.trial_id)),
+        "config": experiment.trial_config(trial.config, trial.state.get("repeat")),
+        "seed": seed_of(experiment, trial),
         "attempt": trial.attempt,
         "dir": str(folder_of(run_dir, trial, trial.attempt)),
         "cpus": max(1, int(experiment.resources.cpus_per_trial)),

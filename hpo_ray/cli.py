@@ -126,6 +126,32 @@ def refit_command(
     return 0
 
 
+@app.command("confirm")
+def confirm_command(
+    run_dir: RunDir,
+    changes: Annotated[
+        list[str] | None, typer.Argument(help="seed=1 slots=4 resources.cpus_per_trial=2 …: what may change.")
+    ] = None,
+    top: Annotated[int, typer.Option("--top", help="So many of its best configurations.")] = 5,
+    repeats: Annotated[int, typer.Option("--repeats", min=2, help="Of each, at most.")] = 5,
+    folds: Annotated[int | None, typer.Option("--folds", min=1, help="For images: 1 keeps the run's split.")] = None,
+    confidence: Annotated[float, typer.Option("--confidence", help="Of the verdict.")] = 0.95,
+    out: Out = None,
+    quiet: Quiet = False,
+    as_json: AsJson = False,
+) -> int:
+    """Try a run's best configurations again, on fresh seeds and folds, against each other: is the winner one?"""
+    from hpo_ray import confirming, runner
+
+    experiment = confirming.experiment_of(
+        run_dir, top=top, repeats=repeats, folds=folds, confidence=confidence, overrides=changes or []
+    )
+    with _answered(as_json), Screen(quiet or as_json) as listener:
+        history = runner.start(experiment, out=out, listener=listener)
+    show(history, as_json)
+    return 0
+
+
 @app.command("stop")
 def stop_command(
     run_dir: RunDir,

@@ -22,6 +22,7 @@ if TYPE_CHECKING:
 
 INTERRUPTED = 130
 REFRESH_PERIOD_S = 0.25
+OVER = ("completed", "stopped", "failed", "out_of_memory")
 
 # The base of all mistakes in using the command itself, wherever this version of Typer keeps its copy of Click.
 _UsageError: Any = typer.BadParameter.__mro__[1]
@@ -100,6 +101,9 @@ def show(run: History, as_json: bool) -> None:
     """Print a run's answer. A run that has ended without one has failed: exit code 1."""
     from hpo_ray.results.summary import summarise
 
+    if run.experiment.get("race") and run.count(*OVER):
+        _show_race(run, as_json)
+        return
     summary = summarise(run)
     if as_json:
         print_json(summary)
@@ -107,6 +111,22 @@ def show(run: History, as_json: bool) -> None:
         _print_answer(run, summary)
     if run.ended is not None and summary["best_trial"] is None:
         raise typer.Exit(1)
+
+
+def _show_race(run: History, as_json: bool) -> None:
+    from dataclasses import asdict
+
+    from hpo_ray.confirming import standing
+    from hpo_ray.screen import failures, race_answer
+
+    found = standing(run)
+    if as_json:
+        print_json({**asdict(found), "table": found.table.to_dict("records"), "run_dir": str(run.run_dir)})
+        return
+    failed = failures(run)
+    if failed is not None:
+        out().print(failed, soft_wrap=True)
+    out().print(race_answer(found, run), soft_wrap=True)
 
 
 def print_json(document: dict[str, Any]) -> None:

@@ -113,6 +113,17 @@ class StorageConfig(Section):
     """Checkpoints kept over all trials, the best by the metric; beside them what unfinished trials need to go on."""
 
 
+class RaceConfig(Section):
+    """Known configurations compared with each other, in place of a search; `hpo-ray confirm` writes it."""
+
+    contenders: dict[str, dict[str, Any]]
+    """Name -> configuration, of the space."""
+    repeats: Count
+    """Of each, at most; repeat r has the same seed and fold for all."""
+    confidence: Annotated[float, Field(ge=0.5, lt=1)] = 0.95
+    """Of what is said of their differences."""
+
+
 SECTIONS: dict[str, type[Section]] = {
     "trainable": TrainableConfig,
     "data": DataConfig,
@@ -156,14 +167,18 @@ class Experiment(Section):
     retry: RetryConfig = RetryConfig()
     prior: PriorConfig = PriorConfig()
     storage: StorageConfig = StorageConfig()
+    race: RaceConfig | None = None
 
     @cached_property
     def search_space(self) -> SearchSpace:
         """The space as an object."""
         return SearchSpace.parse(self.space)
 
-    def trial_config(self, sampled: dict[str, Any]) -> dict[str, Any]:
+    def trial_config(self, sampled: dict[str, Any], repeat: int | None = None) -> dict[str, Any]:
         """What the objective receives for one sampled configuration, the space's constants with it.
+
+        In a race `repeat` says which of the folds: the first `folds` repeats are those of one division, the next of
+        another.
 
         The user's own function receives the values as they are. A built-in trainable receives its sections, nested,
         each value in its place.
@@ -172,6 +187,8 @@ class Experiment(Section):
         if self.trainable.name == "function":
             return values
         config: dict[str, Any] = {"folds": self.folds, "repeats": self.repeats}
+        if repeat is not None:
+            config["child"] = [repeat % self.folds, repeat // self.folds]
         config |= {name: getattr(self, name).model_dump() for name in SECTIONS if getattr(self, name) is not None}
         for key, value in values.items():
             section, field = locate(key)[0]

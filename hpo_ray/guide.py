@@ -13,12 +13,14 @@ from typing import TYPE_CHECKING, Any
 from ray.tune.search import Searcher
 
 from hpo_ray import schedulers, searchers
+from hpo_ray.searchers.race import RaceSearcher
 
 if TYPE_CHECKING:
     from hpo_ray.experiment import Experiment
     from hpo_ray.history import TrialRecord
     from hpo_ray.journal import Event
     from hpo_ray.schedulers.rungs import Decision
+    from hpo_ray.searchers.base import SpaceSearcher
 
 
 class Guide:
@@ -30,7 +32,19 @@ class Guide:
         objective = {"metric": experiment.metric, "mode": experiment.mode}
         space = experiment.search_space
         self._constants = space.constants
-        self._searcher = searchers.make(experiment.searcher.name, space, seed=experiment.seed, **objective)
+        race = experiment.race
+        self._searcher: SpaceSearcher
+        if race is None:
+            self._searcher = searchers.make(experiment.searcher.name, space, seed=experiment.seed, **objective)
+        else:
+            self._searcher = RaceSearcher(
+                space,
+                contenders=race.contenders,
+                repeats=race.repeats,
+                confidence=race.confidence,
+                seed=experiment.seed,
+                **objective,
+            )
         options = {k: v for k, v in experiment.scheduler.model_dump().items() if k != "name" and v is not None}
         self._scheduler = schedulers.make(experiment.scheduler.name, options, fidelity=experiment.fidelity, **objective)
         # A driver may die between a report and writing what follows from it.

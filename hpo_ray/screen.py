@@ -21,6 +21,7 @@ from hpo_ray.journal import Event
 if TYPE_CHECKING:
     from hpo_ray.history import History, TrialRecord
     from hpo_ray.lock import Holder
+    from hpo_ray.results.racing import Standing
     from hpo_ray.tally import Tally
 
 SHOWN_RUNNING = 8
@@ -129,6 +130,25 @@ def answer(summary: Mapping[str, Any], run: History) -> Text:
         text.append(f"{name:<12}", style="bold")
         text.append(f"{value}\n", style=style)
     text.rstrip()
+    return text
+
+
+def race_answer(standing: Standing, run: History) -> Text:
+    """The end of a race: who won, whether that is more than luck, and how each did."""
+    contenders = run.experiment["race"]["contenders"]
+    where = shown_path(run.run_dir)
+    text = Text()
+    text.append(f"{standing.text()}\n", style="bold green" if standing.real else "bold")
+    for row in standing.table.to_dict("records"):
+        name, se = row["config_id"], row["se"]
+        found = f"{number(row['mean'])} ± {number(se)}  {row['repeats']} repeats  {row['verdict']}"
+        text.append(f"trial {name:<6}", style="bold")
+        text.append(f"{found}  {configured(contenders[name])}\n")
+    unit = f"{run.experiment.get('fidelity') or 'report'}s"
+    text.append(f"{'cost':<12}", style="bold")
+    text.append(f"{run.tally.total_fidelity:g} {unit} in {duration(run.tally.wall_time_s)}\n")
+    text.append(f"{'results':<12}", style="bold")
+    text.append(f"{where}")
     return text
 
 

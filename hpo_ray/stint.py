@@ -158,7 +158,7 @@ class Stint:
 
             driver.abandon(driver.stopping)
             status = "stopped" if driver.stopping else "completed"
-            tested = try_winner(experiment, self._history)
+            tested = try_winner(experiment, self._history) if experiment.race is None else {}
             self._log.append("run_ended", status=status, reason=driver.stopping, **tested)
 
     def _tuner(self, scratch: Path) -> Tuner:

@@ -17,6 +17,7 @@ def test_public_names_are_exact_sorted_and_resolvable() -> None:
         "RunFailed",
         "SearchSpace",
         "Trial",
+        "confirm",
         "load_results",
         "refit",
         "resume",

@@ -62,8 +62,11 @@ class _Saving(Protocol):
 
 
 def of(config: Mapping[str, Any]) -> list[Child]:
-    """The children of a configuration with ``folds`` and ``repeats`` (default 1 each)."""
+    """The children of a configuration with ``folds`` and ``repeats`` (default 1 each), or the one that it names."""
     folds, repeats = int(config.get("folds", 1)), int(config.get("repeats", 1))
+    if "child" in config:
+        fold, repeat = config["child"]
+        return [Child(fold, repeat, folds, max(repeats, 2))]
     return [Child(fold, repeat, folds, repeats) for repeat in range(repeats) for fold in range(folds)]
 
 
@@ -75,7 +78,7 @@ def merged(rows: Mapping[Child, Mapping[str, float]]) -> dict[str, float]:
     seconds, and of each child ``val_error_f<fold>_r<repeat>``. A child alone reports as it is.
     """
     children = list(rows)
-    if len(children) == 1 and children[0].alone:
+    if len(children) == 1:
         return dict(rows[children[0]])
     found: dict[str, float] = {}
     for name in dict.fromkeys(name for row in rows.values() for name in row):
