@@ -96,13 +96,19 @@ def fastai(python: Path, root: Path, weights: Path, folder: Path) -> np.ndarray:
     return saved["right"][:, np.argsort(saved["files"])]
 
 
-def difference(one: np.ndarray, other: np.ndarray, draws: int = 10_000) -> tuple[float, float, float]:
-    """How much more `one` gets right than `other`, in points, and its 95 % interval; each `seeds x images`."""
+def difference(one: np.ndarray, other: np.ndarray, *, paired: bool, draws: int = 10_000) -> tuple[float, float, float]:
+    """How much more `one` gets right than `other`, in points, and its 95 % interval; each `seeds x images`.
+
+    `paired`: row by row they are of the same models.
+    """
     rng = np.random.default_rng(0)
     found = np.empty(draws)
     for draw in range(draws):
         images = rng.integers(one.shape[1], size=one.shape[1])
-        share = [rows[rng.integers(len(rows), size=len(rows))][:, images].mean() for rows in (one, other)]
+        seeds = [rng.integers(len(rows), size=len(rows)) for rows in (one, other)]
+        if paired:
+            seeds[1] = seeds[0]
+        share = [rows[drawn][:, images].mean() for rows, drawn in zip((one, other), seeds, strict=True)]
         found[draw] = share[0] - share[1]
     low, high = np.quantile(found, [0.025, 0.975])
     return 100 * (one.mean() - other.mean()), 100 * low, 100 * high
@@ -118,7 +124,7 @@ def table(right: dict[str, dict[str, np.ndarray]]) -> pd.DataFrame:
         row |= {who: f"{100 * rows_of.mean():.2f}" for who, rows_of in found.items()}
         for who, base in (("plain", "probe"), ("plain", "fastai"), ("tta mean", "plain"), ("tta max", "plain")):
             if base in found:
-                gain, low, high = difference(found[who], found[base])
+                gain, low, high = difference(found[who], found[base], paired=base == "plain")
                 row[f"{who} - {base}"] = f"{gain:+.2f} ({low:+.2f} to {high:+.2f})"
         rows.append(row)
     return pd.DataFrame(rows)

@@ -22,6 +22,7 @@ if TYPE_CHECKING:
     import numpy as np
 
     from hpo_ray.trainables.image_prediction import Opinion
+    from hpo_ray.training.evaluate import Evaluation
 
 
 @dataclass(frozen=True)
@@ -90,14 +91,53 @@ class PartOpinion:
     images: Sequence[Any]
 
 
-def on_files(model: BestModel, paths: Sequence[Path], *, device: str, views: int) -> Opinion:
+def check_device(device: str) -> None:
+    """Raises: InvalidInput: torch has no such device, or this machine has not."""
+    import torch
+
+    if device not in ("cpu", "cuda"):
+        raise InvalidInput(Problem("--device", f"'{device}': expected cpu or cuda"))
+    if device == "cuda" and not torch.cuda.is_available():
+        raise InvalidInput(Problem("--device", "torch finds no GPU on this machine: expected cpu"))
+
+
+def on_files(model: BestModel, paths: Sequence[Path], *, device: str, views: int = 0, weight: str = "mean") -> Opinion:
     """See `hpo_ray.trainables.image_prediction.on_files`."""
     from hpo_ray.trainables import image_prediction
 
-    return image_prediction.on_files(model.config, model.checkpoint, paths, device=device, views=views)
+    check_device(device)
+    return image_prediction.on_files(model.config, model.checkpoint, paths, device=device, views=views, weight=weight)
 
 
-def on_part(model: BestModel, part: str, *, device: str, views: int) -> PartOpinion:
+def views_help(
+    model: BestModel, *, device: str, views: int, weight: str = "mean"
+) -> tuple[Evaluation, Evaluation, bool]:
+    """The validation images without and with augmented views, and whether the views help there.
+
+    Raises:
+        InvalidInput: The model has learnt from its validation images, so that they cannot tell.
+    """
+    from hpo_ray.trainables import image_prediction
+    from hpo_ray.training import tta
+
+    check_device(device)
+    learnt = _learnt(model)
+    if learnt:
+        message = f"{learnt}, so that they cannot tell: ask the run that chose it, or leave it out to use the views"
+        raise InvalidInput(Problem("--if-it-helps", message))
+    found = image_prediction.on_part(model.config, model.checkpoint, "valid", device=device, views=views, weight=weight)
+    plain, merged = (image_prediction.mean(of).evaluation() for of in (found.plain, found.merged))
+    return plain, merged, tta.helps(plain, merged)
+
+
+def _learnt(model: BestModel) -> str:
+    """Why validation images are not new to a model; empty if they are."""
+    if model.config.get("folds", 1) > 1:
+        return "with folds each image but the test part's was learnt by some model"
+    return "the refitted model has learnt from the validation images" if model.config["data"]["train_on_valid"] else ""
+
+
+def on_part(model: BestModel, part: str, *, device: str, views: int, weight: str = "mean") -> PartOpinion:
     """What the model makes of the part ``valid`` or ``test``, with and without augmented views.
 
     Raises:
@@ -105,12 +145,10 @@ def on_part(model: BestModel, part: str, *, device: str, views: int) -> PartOpin
     """
     from hpo_ray.trainables import image_prediction
 
-    if part == "valid" and model.config.get("folds", 1) > 1:
-        raise InvalidInput(Problem("--part", "with folds each image but the test part's was learnt by some model"))
-    if part == "valid" and model.config["data"].get("train_on_valid"):
-        raise InvalidInput(Problem("--part", "the refitted model has learnt from the validation images"))
-
-    found = image_prediction.on_part(model.config, model.checkpoint, part, device=device, views=views)
+    check_device(device)
+    if part == "valid" and _learnt(model):
+        raise InvalidInput(Problem("--part", _learnt(model)))
+    found = image_prediction.on_part(model.config, model.checkpoint, part, device=device, views=views, weight=weight)
     images, classes = image_prediction.images_of(model.config, part)
     plain, merged = (image_prediction.mean(of).probabilities.numpy() for of in (found.plain, found.merged))
     each = tuple(alone.probabilities.numpy() for alone in found.merged)

@@ -20,9 +20,14 @@ if TYPE_CHECKING:
     from hpo_ray.best_model import BestModel, PartOpinion
     from hpo_ray.trainables.image_prediction import Opinion
 
+_IMAGES_A_BIN = 25  # fewer, and chance makes most of the calibration error
+
 RunDir = Annotated[Path, typer.Argument(help="A run directory.", metavar="RUN")]
 TrialId = Annotated[str | None, typer.Option("--trial", help="Another trial than the best one, e.g. 0007.")]
 Views = Annotated[int, typer.Option("--tta", min=0, help="Augmented views of each image besides the plain one.")]
+Weight = Annotated[
+    str, typer.Option("--tta-weight", help="The plain view's share: mean (as any other's) or fastai (a quarter).")
+]
 Device = Annotated[str, typer.Option("--device", help="cpu or cuda.")]
 AsJson = Annotated[bool, typer.Option("--json", help="Print JSON on stdout, and nothing else there.")]
 
@@ -34,6 +39,7 @@ def predict_command(
         Path | None, typer.Option("--out", help="FILE.csv or FILE.parquet; default predictions.csv.")
     ] = None,
     views: Views = 0,
+    weight: Weight = "mean",
     if_it_helps: Annotated[
         bool, typer.Option("--if-it-helps", help="With --tta: only if validation images are classified better so.")
     ] = False,
@@ -47,20 +53,22 @@ def predict_command(
     target = file or Path("predictions.csv")
     if target.suffix not in (".csv", ".parquet"):
         raise InvalidInput(Problem("--out", f"'{target}' ends neither in .csv nor in .parquet"))
+    _check_views(views, weight, if_it_helps)
     model = best_model.load(run_dir, trial)
     paths = _images(images)
-    if views and if_it_helps and not _helps(model, views, device):
+    if if_it_helps and not _helps(model, views, device, weight):
         views = 0
     logging.getLogger("hpo_ray.data").setLevel(logging.ERROR)  # what it warns of is said below
-    opinion = best_model.on_files(model, paths, device=device, views=views)
-    frame = _frame(opinion)
+    opinion = best_model.on_files(model, paths, device=device, views=views, weight=weight)
+    frame = _frame(opinion, views)
     _write(frame, target)
     for path, reason in opinion.unreadable.items():
         note(f"left out, it cannot be read: {path} ({reason})")
     if as_json:
         counts = {str(name): int(n) for name, n in frame["predicted"].value_counts().items()}
-        print_json({"file": str(target), "trial": model.trial_id, "images": len(frame), "predicted": counts,
-                    "unreadable": [str(path) for path in opinion.unreadable]})  # fmt: skip
+        unreadable = [str(path) for path in opinion.unreadable]
+        about = {"file": str(target), "trial": model.trial_id, "images": len(frame), "views": views}
+        print_json({**about, "predicted": counts, "unreadable": unreadable})
         return
     counted = ", ".join(f"{n} {name}" for name, n in frame["predicted"].value_counts().items())
     out().print(f"{len(frame)} images by trial {model.trial_id}: {counted}", soft_wrap=True, highlight=False)
@@ -74,6 +82,7 @@ def evaluate_command(
     ] = None,
     part: Annotated[str, typer.Option("--part", help="valid or test.")] = "test",
     views: Views = 0,
+    weight: Weight = "mean",
     trial: TrialId = None,
     device: Device = "cpu",
     as_json: AsJson = False,
@@ -86,15 +95,17 @@ def evaluate_command(
 
     if part not in ("valid", "test"):
         raise InvalidInput(Problem("--part", f"'{part}': expected valid or test"))
+    _check_views(views, weight)
     model = best_model.load(run_dir, trial)
-    found = best_model.on_part(model, part, device=device, views=views)
-    target = folder or run_dir / "evaluation"
-    plain, merged = (metrics.scores(p, found.labels) for p in (found.plain, found.merged))
+    found = best_model.on_part(model, part, device=device, views=views, weight=weight)
+    target = folder or run_dir / ("evaluation" if part == "test" else "evaluation-valid")
+    bins = min(10, max(1, len(found.labels) // _IMAGES_A_BIN))
+    plain, merged = (metrics.scores(p, found.labels, bins=bins) for p in (found.plain, found.merged))
     best = found.merged if views else found.plain
     confusion = metrics.confusion(best, found.labels, found.classes)
     classes = metrics.per_class(best, found.labels, found.classes)
     worst = metrics.top_losses(best, found.labels, found.classes)
-    bins = calibration.calibration(best, found.labels)
+    sure = calibration.calibration(best, found.labels, bins=bins)
     try:
         target.mkdir(parents=True, exist_ok=True)
         _of_part(found, best).to_csv(target / "predictions.csv", index=False)
@@ -102,10 +113,8 @@ def evaluate_command(
         confusion.to_csv(target / "confusion.csv")
         worst.to_csv(target / "top_losses.csv", index=False)
         plots.save(image_plots.top_losses(found.images, worst), target / "top_losses.png")
-        plots.save(
-            plots.confusion_matrix(metrics.confusion(best, found.labels, found.classes)), target / "confusion.png"
-        )
-        plots.save(plots.calibration(bins), target / "calibration.png")
+        plots.save(plots.confusion_matrix(confusion), target / "confusion.png")
+        plots.save(plots.calibration(sure), target / "calibration.png")
     except OSError as error:
         raise InvalidInput(Problem("--out", f"'{error.filename}' cannot be written: {error.strerror}")) from None
     if as_json:
@@ -114,15 +123,21 @@ def evaluate_command(
             rows["each"] = [asdict(metrics.scores(p, found.labels)) for p in found.each]
         print_json({"trial": model.trial_id, "part": part, "views": views, **rows, "folder": str(target)})
         return
-    out().print(f"trial {model.trial_id} on {plain.n} {part} images", highlight=False)
+    chosen = ", which it was chosen on: flattering" if part == "valid" else ""
+    out().print(f"trial {model.trial_id} on {plain.n} {part} images{chosen}", highlight=False)
     for name, row in [("plain", plain), *([(f"{views} views", merged)] if views else [])]:
         low, high = row.interval
         text = f"accuracy {row.accuracy:.2%}, 95 % interval {low:.2%} to {high:.2%}; log loss {row.log_loss:.4f}"
         out().print(f"{name:<9} {text}; calibration error {row.ece:.2%}", soft_wrap=True, highlight=False)
+    by_chance = calibration.calibration_by_chance(sure)
+    out().print(f"          (a perfectly calibrated model would have {by_chance:.2%} here, by chance)", highlight=False)
     if len(found.each) > 1:
         shares = [metrics.scores(p, found.labels).accuracy for p in found.each]
-        text = f"of {len(shares)} models, from {min(shares):.2%} to {max(shares):.2%}; their mean opinion is above"
-        out().print(f"each      accuracy {statistics.mean(shares):.2%} on average {text}", highlight=False)
+        how = f"with {views} views" if views else "as the images are"
+        text = f"of {len(shares)} models alone {how}, from {min(shares):.2%} to {max(shares):.2%}"
+        out().print(
+            f"each      accuracy {statistics.mean(shares):.2%} on average {text}", soft_wrap=True, highlight=False
+        )
     out().print(classes.round(3).to_string(index=False), soft_wrap=True, highlight=False)
     out().print(f"tables and pictures in {target}", soft_wrap=True, highlight=False)
 
@@ -181,14 +196,25 @@ def data_check_command(
     out().print(text, soft_wrap=True)
 
 
-def _helps(model: BestModel, views: int, device: str) -> bool:
+def _check_views(views: int, weight: str, if_it_helps: bool = False) -> None:
+    from hpo_ray.errors import nearest
+
+    names = ("mean", "fastai")
+    problems = []
+    if weight not in names:
+        problems.append(Problem("--tta-weight", f"'{weight}' is unknown; {nearest(weight, names)}"))
+    for option, given in (("--tta-weight", weight != "mean"), ("--if-it-helps", if_it_helps)):
+        if given and not views:
+            problems.append(Problem(option, "it is about augmented views: give their number too, e.g. --tta 4"))
+    if problems:
+        raise InvalidInput(*problems)
+
+
+def _helps(model: BestModel, views: int, device: str, weight: str) -> bool:
     """Whether augmented views do better on the validation images; says so."""
     from hpo_ray import best_model
-    from hpo_ray.results import metrics
 
-    found = best_model.on_part(model, "valid", device=device, views=views)
-    plain, merged = (metrics.scores(p, found.labels) for p in (found.plain, found.merged))
-    better = (merged.errors, merged.log_loss) < (plain.errors, plain.log_loss)
+    plain, merged, better = best_model.views_help(model, device=device, views=views, weight=weight)
     what = f"{plain.errors} of {plain.n} validation images wrong without, {merged.errors} with {views} views"
     note(f"{what}: {'used' if better else 'not used'}")
     return better
@@ -216,10 +242,14 @@ def _images(given: Path) -> list[Path]:
     return [given.parent / line for line in lines]
 
 
-def _frame(opinion: Opinion) -> pd.DataFrame:
+def _frame(opinion: Opinion, views: int) -> pd.DataFrame:
+    """One row per image; with views, beside what all of them say, what the plain one does."""
     import pandas as pd
 
     frame = pd.DataFrame({"path": [str(path) for path in opinion.paths]})
+    if views:
+        plain = _with_probabilities(pd.DataFrame(index=frame.index), opinion.plain.numpy(), opinion.classes)
+        frame["plain_predicted"], frame["plain_probability"] = plain["predicted"], plain["probability"]
     return _with_probabilities(frame, opinion.probabilities.numpy(), opinion.classes)
 
 
@@ -233,7 +263,9 @@ def _of_part(found: PartOpinion, probabilities: np.ndarray) -> pd.DataFrame:
 
 
 def _with_probabilities(frame: pd.DataFrame, probabilities: np.ndarray, classes: list[str]) -> pd.DataFrame:
-    frame["predicted"] = [classes[index] for index in probabilities.argmax(1)]
+    from hpo_ray.results.probabilities import predicted
+
+    frame["predicted"] = [classes[index] if index >= 0 else "(none)" for index in predicted(probabilities)]
     frame["probability"] = probabilities.max(1)
     for index, name in enumerate(classes):
         frame[f"p/{name}"] = probabilities[:, index]
@@ -247,4 +279,4 @@ def _write(frame: pd.DataFrame, target: Path) -> None:
         else:
             frame.to_parquet(target, index=False)
     except OSError as error:
-        raise InvalidInput(Problem("--out", f"'{target}' cannot be written: {error.strerror}")) from None
+        raise InvalidInput(Problem("--out", f"'{target}' cannot be written: {error.strerror or error}")) from None

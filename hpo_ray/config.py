@@ -126,7 +126,7 @@ def amend(data: dict[str, Any], overrides: Sequence[str], allowed: Sequence[str]
     Args:
         data: The experiment as plain data; left as it is.
         overrides: ``dotted.key=value``.
-        allowed: The top-level keys that may change.
+        allowed: The keys that may change, top-level ones with all that is below them.
         why: What to say of another; ``{may}`` stands for those that may.
     """
     document, usable = Document(copy.deepcopy(data)), []
@@ -134,7 +134,7 @@ def amend(data: dict[str, Any], overrides: Sequence[str], allowed: Sequence[str]
         key, equals, _ = text.partition("=")
         key = key.strip().lstrip("+")
         top = key.removeprefix("~").partition(".")[0]
-        if top not in allowed and (equals or key.startswith("~")):
+        if not {top, key.removeprefix("~")} & set(allowed) and (equals or key.startswith("~")):
             message = f"unknown key; {nearest(top, allowed)}"
             if top in data:
                 may = ", ".join(f"'{name}'" for name in allowed)

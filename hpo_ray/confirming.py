@@ -20,7 +20,19 @@ if TYPE_CHECKING:
     from hpo_ray.results.racing import Standing
 
 # What may differ from the run that found the contenders: where and how long they train, not what they are.
-AMENDABLE = ("slots", "seed", "data", "training", "resources", "ray", "stop", "retry", "storage")
+AMENDABLE = (
+    "slots",
+    "seed",
+    "data.root",
+    "data.workers",
+    "training.epochs",
+    "training.precision",
+    "resources",
+    "ray",
+    "stop",
+    "retry",
+    "storage",
+)
 FOLDS = 5
 _NAME_LENGTH = 60
 

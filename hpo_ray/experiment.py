@@ -146,7 +146,8 @@ class Experiment(Section):
     folds: Count = 1
     """Each configuration is trained this many times, validated on another part of the images each time; 1: as split."""
     repeats: Count = 1
-    """Each configuration is trained (on all folds) this many times, with other seeds and divisions."""
+    """Each configuration is trained (on all folds) this many times, with other seeds and, with folds,
+    other divisions."""
     metric: Annotated[str, Field(min_length=1)]
     """The reported key to optimise."""
     mode: Literal["min", "max"]

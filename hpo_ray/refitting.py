@@ -17,7 +17,18 @@ from hpo_ray.space import SearchSpace, choice
 from hpo_ray.trainables import TRAINABLES
 
 # What may differ from the run that chose: where and how long it trains, not what was chosen.
-AMENDABLE = ("seed", "data", "training", "resources", "ray", "stop", "retry", "storage")
+AMENDABLE = (
+    "seed",
+    "data.root",
+    "data.workers",
+    "training.epochs",
+    "training.precision",
+    "resources",
+    "ray",
+    "stop",
+    "retry",
+    "storage",
+)
 _NAME_LENGTH = 60
 
 

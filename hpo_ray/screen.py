@@ -240,11 +240,12 @@ def _best_rows(summary: Mapping[str, Any], run: History) -> list[tuple[str, str,
     elif run.ended and run.ended.get("test_failure"):
         rows.append(("test", f"could not be scored: {run.ended['test_failure']}", "red"))
     unit = run.experiment.get("fidelity") or "report"
-    if summary["metric"] == unit:  # nothing was chosen: its last epoch counts
-        data = "the test images" if summary["test"] else "nothing"
-        rows.append(("trained", f"{summary['best_fidelity']:g} {unit}s, on all images but {data}", ""))
+    if (run.experiment.get("data") or {}).get("train_on_valid"):  # nothing was chosen: its last epoch counts
+        rows.append(("trained", f"{summary['best_fidelity']:g} {unit}s, on all images but the test images", ""))
         return rows
-    value = f"{summary['metric']} {number(summary['best_value'])} at {unit} {summary['best_fidelity']:g}"
+    se = summary["best_se"]
+    best = number(summary["best_value"]) + (f" ± {number(se)} (standard error)" if se is not None else "")
+    value = f"{summary['metric']} {best} at {unit} {summary['best_fidelity']:g}"
     rows.append(("validation", f"{value}, the best of {summary['trials']} trials and so flattering", ""))
     if summary["gap"]:
         train, valid = summary["gap"]

@@ -78,8 +78,10 @@ def test_its_source_holds_each_image_once_and_validates_none() -> None:
 @pytest.mark.parametrize(
     ("arguments", "words"),
     [
-        (["model.arch=cnn"], "model.arch: the configuration was chosen with it; only 'seed', 'data', "),
-        (["training.patience=2"], "training.patience: 2 epochs without a gain on validation images, but these are"),
+        (["model.arch=cnn"], "model.arch: the configuration was chosen with it; only 'seed', 'data.root', "),
+        (["data.split_seed=1"], "data.split_seed: the configuration was chosen with it"),
+        (["data.train_on_valid=false"], "data.train_on_valid: the configuration was chosen with it"),
+        (["training.lr=0.1"], "training.lr: the configuration was chosen with it"),
         (["--trial", "0007"], "has no trial '0007'; it has '0000' to '0001'"),
         (["searcher=grid"], "searcher: the configuration was chosen with it"),
     ],

@@ -75,6 +75,20 @@ def calibration_error(table: pd.DataFrame) -> tuple[float, float]:
     return float(np.average(np.abs(gap), weights=n)), float(np.sqrt(max(squared, 0.0)))
 
 
+def calibration_by_chance(table: pd.DataFrame) -> float:
+    """The expected calibration error that a perfectly calibrated model would have on as many images, on average.
+
+    The mean of |N(0, confidence (1 − confidence) / n)| in each bin, weighted like `calibration_error`'s first value.
+
+    Args:
+        table: From `calibration`.
+    """
+    if not len(table):
+        return np.nan
+    n, sure = table["n"].to_numpy(), table["confidence"].to_numpy()
+    return float(np.average(np.sqrt(2 / np.pi * sure * (1 - sure) / n), weights=n))
+
+
 def _between(values: Floats, at: int) -> int:
     """The place nearest to `at` in sorted values that does not part equal ones."""
     start, end = np.searchsorted(values, values[at], "left"), np.searchsorted(values, values[at], "right")

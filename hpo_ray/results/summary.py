@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from typing import Any
 
-from hpo_ray.history import History
+from hpo_ray.history import History, ReportRow
 from hpo_ray.results.intervals import wilson
 
 CONFIDENCE = 0.95
@@ -17,7 +17,8 @@ def summarise(run: History) -> dict[str, Any]:
     """A run's summary, in the shape that ``--json`` prints.
 
     Returns:
-        ``run_dir, metric, mode, best_trial, best_config, best_value`` (validation), ``best_fidelity``, ``test``
+        ``run_dir, metric, mode, best_trial, best_config, best_value`` (validation), ``best_se`` (its standard
+        error, or None), ``best_fidelity``, ``test``
         (``errors, n, error`` of the winner on images that no choice was made on, or None), ``interval``
         (``[low, high, 0.95]``: Wilson's for the test error, else the metric's from its standard error, else None),
         ``gap`` (``[train_loss, val_loss]`` of the best report if it fits new data far worse, else None),
@@ -33,6 +34,7 @@ def summarise(run: History) -> dict[str, Any]:
         "best_trial": best[0].trial_id if best else None,
         "best_config": best[0].config if best else None,
         "best_value": best[1].metrics[run.metric] if best else None,
+        "best_se": _se(run, best[1]) if best else None,
         "best_fidelity": best[1].fidelity if best else None,
         "test": {**test, "error": test["errors"] / test["n"]} if test else None,
         "interval": _interval(run, test),
@@ -50,6 +52,11 @@ def summarise(run: History) -> dict[str, Any]:
     }
 
 
+def _se(run: History, row: ReportRow) -> float | None:
+    se = row.metrics.get(f"{run.metric}_se", math.nan)
+    return se if math.isfinite(se) else None
+
+
 def _gap(metrics: dict[str, float]) -> list[float] | None:
     """Training and validation loss where the second is above the first by half, and by more than chance would have."""
     train, valid = (metrics.get(name, math.nan) for name in ("train_loss", "val_loss"))
@@ -60,8 +67,8 @@ def _interval(run: History, test: dict[str, Any] | None) -> list[float] | None:
     if test:
         return [*wilson(test["errors"], test["n"], CONFIDENCE), CONFIDENCE]
     best = run.best()
-    se = best[1].metrics.get(f"{run.metric}_se", math.nan) if best else math.nan
-    if best is None or not math.isfinite(se):
+    se = _se(run, best[1]) if best else None
+    if best is None or se is None:
         return None
     value = best[1].metrics[run.metric]
     return [value - _Z * se, value + _Z * se, CONFIDENCE]

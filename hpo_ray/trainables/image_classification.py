@@ -61,11 +61,9 @@ def _train(config: dict, trial: Trial) -> None:
     for child, own in children.items():
         if saved:
             own.load(child.folder(saved))
-    rows: dict[image_children.Child, dict[str, float]] = {}
     while not all(own.over for own in children.values()):
-        for child, own in children.items():
-            if not own.over:
-                rows[child] = own.epoch()
+        # One that has run out of patience stands by what it measured last, and costs nothing more.
+        rows = {child: {**own.row, "epoch_s": 0.0} if own.over else own.epoch() for child, own in children.items()}
         trial.report(checkpoint=partial(image_children.save, children), **image_children.merged(rows))
 
 

@@ -52,12 +52,14 @@ class Opinion:
         paths: The files that could be read, in the order given.
         classes: Class names.
         probabilities: `n x classes`, of `paths`.
+        plain: Likewise, without augmented views.
         unreadable: The others, with the reason.
     """
 
     paths: list[Path]
     classes: list[str]
     probabilities: Tensor
+    plain: Tensor
     unreadable: dict[Path, str]
 
 
@@ -70,6 +72,7 @@ def on_part(
     pieces: int = 1,
     views: int = 0,
     how: str = "mean",
+    weight: str = "mean",
 ) -> PartOpinions:
     """Predictions on a part of the configuration's data set.
 
@@ -79,8 +82,9 @@ def on_part(
         part: ``test``, or ``train`` or ``valid`` as they were loaded.
         device: Where to compute.
         pieces: How much smaller than usual the batches must be to fit into memory.
-        views: Augmented views besides the plain one, all with the same weight; 0: none.
+        views: Augmented views besides the plain one; 0: none.
         how: See `hpo_ray.training.tta.merge`.
+        weight: The plain view's share, likewise.
 
     Raises:
         RunFailed: The checkpoint cannot be read, or belongs to another configuration.
@@ -90,7 +94,7 @@ def on_part(
     read = partial(parts.batches, images, source.evaluation_batch, workers=source.workers)
     with checkpoints.own_rng(0):  # the first weights are drawn only to be overwritten
         model = source.model(scratch=True)
-    return _asked(config, checkpoint, model, read, device, views, how=how)
+    return _asked(config, checkpoint, model, read, device, views, how=how, weight=weight)
 
 
 def mean(opinions: Sequence[Predictions]) -> Predictions:
@@ -112,7 +116,13 @@ def images_of(config: Mapping[str, Any], part: str) -> tuple[Sequence[Any], list
 
 
 def on_files(
-    config: Mapping[str, Any], checkpoint: Path, paths: Sequence[Path], *, device: str = "cpu", views: int = 0
+    config: Mapping[str, Any],
+    checkpoint: Path,
+    paths: Sequence[Path],
+    *,
+    device: str = "cpu",
+    views: int = 0,
+    weight: str = "mean",
 ) -> Opinion:
     """Predictions on any image files; the data that the models learnt from need not be at hand.
 
@@ -122,6 +132,7 @@ def on_files(
         paths: The files.
         device: See there.
         views: See there.
+        weight: See there.
 
     Raises:
         InvalidInput: None of the files can be read.
@@ -142,14 +153,15 @@ def on_files(
         ).to(device)
     grey = about["channels"] == 1
     try:
-        found = mean(_asked(config, checkpoint, model, read, device, views, _grey if grey else None).merged)
+        found = _asked(config, checkpoint, model, read, device, views, _grey if grey else None, weight=weight)
     except RunFailed:
         if len(corrupt.paths) < len(paths):
             raise
         first, reason = next(iter(corrupt.reasons.items()), ("", "there is none"))
         raise InvalidInput(Problem("images", f"none of {len(paths)} can be read, e.g. '{first}': {reason}")) from None
-    order = found.labels.tolist()
-    return Opinion([paths[i] for i in order], about["classes"], found.probabilities, dict(corrupt.reasons))
+    plain, merged = mean(found.plain), mean(found.merged)
+    read_paths = [paths[i] for i in plain.labels.tolist()]
+    return Opinion(read_paths, about["classes"], merged.probabilities, plain.probabilities, dict(corrupt.reasons))
 
 
 def _asked(
@@ -161,6 +173,7 @@ def _asked(
     views: int,
     prepare: Callable[[Tensor], Tensor] | None = None,
     how: str = "mean",
+    weight: str = "mean",
 ) -> PartOpinions:
     forward = None if prepare is None else lambda images: model(prepare(images))
     varied = lambda seed: read(augment=_views_of(config), augment_seed=seed)  # noqa: E731
@@ -171,7 +184,7 @@ def _asked(
         plain.append(found)
         if views:
             others = tta.predict_views(model, varied, views, device, forward=forward)
-            found = tta.merge(found, others, how=how).predictions
+            found = tta.merge(found, others, how=how, weight=weight).predictions
         merged.append(found)
     return PartOpinions(tuple(plain), tuple(merged))
 

@@ -21,10 +21,15 @@ from hpo_ray.training import modes, optimizers, stages
 from hpo_ray.training.trainer import Fit, Options
 
 ABOUT = "about.json"
+ROW = "row.json"
 
 
 class ImageTraining:
-    """A model, its images, and how far it is."""
+    """A model, its images, and how far it is.
+
+    Attributes:
+        row: What the last epoch measured; empty before the first.
+    """
 
     def __init__(self, source: ImageSource, training: Mapping[str, Any], *, device: str, pieces: int) -> None:
         """Args: the images; the section `training`; where to compute; in how many pieces to take each batch."""
@@ -33,6 +38,7 @@ class ImageTraining:
         self._epochs = int(training["epochs"])
         self._plan = stages.plan(training.get("stages"), self._epochs)
         self._stage: stages.Stage | None = None
+        self.row: dict[str, float] = {}
         self._model = source.model()
         self._fit = _fit(self._model, training, source, device, pieces)
 
@@ -60,12 +66,14 @@ class ImageTraining:
             mix=None if stage.cached else source.mix,
         )
         unreadable = len(source.data.corrupt)
-        return row | ({"unreadable": float(unreadable)} if unreadable else {})
+        self.row = row | ({"unreadable": float(unreadable)} if unreadable else {})
+        return self.row
 
     def save(self, folder: Path) -> None:
         """Everything that going on exactly needs, and what images the model expects, for later predictions."""
         self._fit.save(folder)
         (folder / ABOUT).write_text(json.dumps(self._source.about()))
+        (folder / ROW).write_text(json.dumps(self.row))
 
     def load(self, folder: Path) -> None:
         """Puts back what `save` wrote, the global generators among it.
@@ -74,6 +82,8 @@ class ImageTraining:
             RunFailed: It cannot be read, or belongs to another configuration.
         """
         self._fit.load(folder)
+        if (folder / ROW).is_file():  # checkpoints of earlier versions have none
+            self.row = json.loads((folder / ROW).read_text())
 
 
 def _fit(model: nn.Module, training: Mapping[str, Any], source: ImageSource, device: str, pieces: int) -> Fit:

@@ -94,6 +94,15 @@ def test_the_winner_is_scored_as_the_mean_of_its_folds_probabilities(tmp_path):
 def test_a_fold_that_runs_out_of_patience_keeps_its_last_row(tmp_path):
     settings = config(folds=2, epochs=12)
     settings["training"] |= {"patience": 1, "lr": 0.3}
-    rows = run(tmp_path, settings).rows
+    whole = run(tmp_path / "whole", settings)
+    rows = whole.rows
     assert len(rows) < 12
     assert [row["epoch"] for row in rows] == list(range(1, len(rows) + 1))
+    stands = [name for name in ("val_error_f0_r0", "val_error_f1_r0") if rows[-1][name] == rows[-2][name]]
+    assert stands, "one of them must have run out before the other for this to test anything"
+    for stopped_after in range(1, len(rows)):
+        broken = Recorder(tmp_path / f"broken-{stopped_after}")
+        with pytest.raises(TrialStopped):
+            recipe.train(settings, broken.trial(stop_after=stopped_after))
+        recipe.train(settings, broken.trial(attempt=1))
+        assert broken.results == whole.results
