@@ -90,7 +90,7 @@ ALLOWED: dict[str, set[str]] = {
     "environment": {"lock"},
     "results": {"errors", "history", "journal", "space", "gp", "encoding"},
     "screen": {"history", "journal", "lock", "results", "tally"},
-    "console": {"errors", "history", "journal", "results", "screen"},
+    "console": {"errors", "confirming", "history", "journal", "results", "screen"},
     "supervisor": {"errors", "history", "lock", "snapshot"},
     "lr_range": {"errors", "config", "experiment", "preflight", "trainables", "training"},
     "confirming": {"errors", "config", "experiment", "history", "preflight", "results", "trainables"},
