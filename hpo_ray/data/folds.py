@@ -15,8 +15,10 @@ import torch
 from sklearn.model_selection import StratifiedKFold
 from torch import Tensor
 
+from hpo_ray.data import copies
 from hpo_ray.data.features import FeaturePart
 from hpo_ray.data.images import ImageData
+from hpo_ray.data.preprocess import Preprocess
 from hpo_ray.data.samples import FolderImages, Part, TensorImages, raw_bytes
 from hpo_ray.errors import InvalidInput, Problem
 
@@ -81,23 +83,27 @@ def readable(part: Part) -> Tensor:
 
 
 def contents(part: Part) -> Iterator[str]:
-    """What tells an image from others whatever its name: a digest of its pixels in memory, or of its file's bytes."""
+    """What tells an image from others whatever its name: a digest of its pixels; unreadable files by their bytes.
+
+    Files are decoded, see `copies.pixels_digest` for what it costs.
+    """
     if isinstance(part, TensorImages):
         for image in part.images:
             yield hashlib.sha256(raw_bytes(image)).hexdigest()
         return
     for path, _ in part.samples:
-        try:
-            with path.open("rb") as file:
-                yield hashlib.file_digest(file, "sha256").hexdigest()
-        except OSError:
-            yield str(path)  # it is left out of every batch anyway
+        yield copies.pixels_digest(path)
 
 
 class _Key:
-    """A part that hashes by what it holds, so that it is divided once in a process and not once a trial."""
+    """A part that hashes by what it holds, so that it is divided once in a process and not once a trial.
+
+    The size that files are resized to does not count: equal pixels are equal at every size.
+    """
 
     def __init__(self, part: Part) -> None:
+        if isinstance(part, FolderImages):
+            part = FolderImages(part.samples, Preprocess(size=1), part.corrupt)
         self.part = part
         self._digest = part.digest()
 
@@ -111,7 +117,7 @@ class _Key:
 @lru_cache(maxsize=8)
 def _assigned(key: _Key, folds: int, seed: int) -> np.ndarray:
     """The fold of each image, `n`: stratified over distinct images, their copies where they are."""
-    _, first, group = np.unique(list(contents(key.part)), return_index=True, return_inverse=True)
+    first, group = _distinct(key)
     labels = key.part.labels.numpy()[first]
     fewest = int(np.bincount(labels)[np.unique(labels)].min())
     if fewest < folds:
@@ -121,4 +127,19 @@ def _assigned(key: _Key, folds: int, seed: int) -> np.ndarray:
     divided = StratifiedKFold(folds, shuffle=True, random_state=seed).split(np.zeros(len(first)), labels)
     for index, (_, chosen) in enumerate(divided):
         assigned[chosen] = index
-    return assigned[group]
+    found: np.ndarray = assigned[group]
+    return found
+
+
+@lru_cache(maxsize=8)  # for all seeds: decoding every file again for each would cost more than training
+def _distinct(key: _Key) -> tuple[np.ndarray, np.ndarray]:
+    """Where the first of each set of copies stands, and for each image, `n`, of which of them it is a copy."""
+    looks = list(contents(key.part))
+    if isinstance(key.part, FolderImages):
+        # Two machines' decoders may round differently: the order that folds are drawn in must not depend on them.
+        names: dict[str, str] = {}
+        for (path, _), look in zip(key.part.samples, looks, strict=True):
+            names[look] = min(names.get(look, "~"), copies.bytes_digest(path))
+        looks = [names[look] for look in looks]
+    _, first, group = np.unique(looks, return_index=True, return_inverse=True)
+    return first, group

@@ -16,7 +16,7 @@ from sklearn.datasets import load_digits
 from sklearn.model_selection import train_test_split
 from torch import Tensor
 
-from hpo_ray.data import checks, preprocess, published
+from hpo_ray.data import checks, copies, preprocess, published
 from hpo_ray.data.decoding import CorruptFiles
 from hpo_ray.data.preprocess import IMAGENET_MEAN, IMAGENET_STD, Preprocess
 from hpo_ray.data.samples import FolderImages, Part, TensorImages
@@ -73,8 +73,9 @@ def load(
 
     Images that come divided keep their parts, and a part that they lack is taken from their ``train``: where there is
     ``train`` and ``valid`` only, `test_fraction` of ``train`` becomes the test part, because the choices are made on
-    ``valid`` and an error measured there is too good. A published set's official test images are its test part.
-    Files added later to a folder are not seen by this process.
+    ``valid`` and an error measured there is too good. What is divided here has files that are the same byte for byte
+    on one side. A published set's official test images are its test part. Files added later to a folder are not seen
+    by this process.
 
     Args:
         name: ``digits`` (1,797 handwritten digits, 8 x 8, bundled with scikit-learn), ``folder``, ``csv``, or one of
@@ -170,40 +171,64 @@ def _files(
     size = given.size or FILES_SIZE
     ready = Preprocess(size, given.resize, given.interpolation, mean, std)
     parts = dict(found.parts)
+    undivided = not {"valid", "test"} <= set(parts)
+    same = copies.same_bytes([path for path, _ in parts["train"]]) if undivided else np.zeros(0, np.int64)
     left = 1.0  # what is left of `train` as it came, so that both fractions are parts of the same whole
     for part, fraction in zip(("test", "valid"), reversed(fractions), strict=True):
         if part not in parts:
             labels = np.array([label for _, label in parts["train"]])
-            kept, taken = split(labels, fraction / left, split_seed, f"data.{part}_fraction")
+            kept, taken = split(labels, fraction / left, split_seed, f"data.{part}_fraction", same)
             parts[part] = tuple(parts["train"][i] for i in taken)
             parts["train"] = tuple(parts["train"][i] for i in kept)
+            same = same[kept]
             left -= fraction
     corrupt = CorruptFiles(sum(map(len, parts.values())), max_corrupt_fraction)
     train, valid, test = (FolderImages(parts[part], ready, corrupt) for part in ("train", "valid", "test"))
     return ImageData(train, valid, test, found.classes, channels=3, image_size=size, ignored=found.ignored)
 
 
-def split(labels: np.ndarray, fraction: float, seed: int, key: str) -> tuple[np.ndarray, np.ndarray]:
+def split(
+    labels: np.ndarray, fraction: float, seed: int, key: str, same: np.ndarray | None = None
+) -> tuple[np.ndarray, np.ndarray]:
     """Indices of the images kept and of those taken away, both sorted and stratified by class.
 
     Args:
         labels: `n` integers.
-        fraction: Part of the `n` to take away, rounded up to whole images.
+        fraction: Part of the `n` to take away, rounded up to whole images; of the different images where some are
+            copies.
         seed: Same seed, same split.
         key: Which setting to name in an error.
+        same: `n` integers, equal where two images are the same: they stay together.
+            None: all are different.
 
     Raises:
         InvalidInput: Some class has too few images to be in both.
     """
+    group, distinct = _distinct(labels, np.arange(len(labels)) if same is None else same)
+    classes = np.unique(labels)
+    fewest = int(np.bincount(distinct, minlength=classes[-1] + 1)[classes].min())
+    what = "images" if len(distinct) == len(labels) else "different images"
+    few = f"{len(distinct)} {what} of {len(classes)} classes, the smallest with {fewest},"
+    if fewest == 0:
+        raise InvalidInput(Problem(key, f"{few} cannot be split by class: it has copies of others' images alone"))
     try:
-        kept, taken = train_test_split(
-            np.arange(len(labels)), test_size=fraction, stratify=labels, random_state=seed, shuffle=True
+        _, taken = train_test_split(
+            np.arange(len(distinct)), test_size=fraction, stratify=distinct, random_state=seed, shuffle=True
         )
     except ValueError as error:
-        few = f"{len(labels)} images of {len(np.unique(labels))} classes, the smallest with {_fewest(labels)},"
         raise InvalidInput(Problem(key, f"{few} cannot be split by class: {error}")) from error
-    return np.sort(kept), np.sort(taken)
+    away = np.isin(group, taken)
+    return np.flatnonzero(~away), np.flatnonzero(away)
 
 
-def _fewest(labels: np.ndarray) -> int:
-    return int(np.unique(labels, return_counts=True)[1].min())
+def _distinct(labels: np.ndarray, same: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Of which different image each of the `n` is a copy, and these images' labels."""
+    _, first, group = np.unique(same, return_index=True, return_inverse=True)
+    distinct = labels[first]
+    contradicting = np.unique(group[labels != distinct[group]])
+    counts = np.bincount(np.delete(distinct, contradicting), minlength=labels.max() + 1)
+    for which in contradicting:  # to the class that has the fewest, so that none is left without
+        among = np.unique(labels[group == which])
+        distinct[which] = among[counts[among].argmin()]
+        counts[distinct[which]] += 1
+    return group, distinct

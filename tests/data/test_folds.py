@@ -11,6 +11,8 @@ import torch
 from PIL import Image
 
 from hpo_ray.data import folds, images
+from hpo_ray.data.decoding import CorruptFiles
+from hpo_ray.data.preprocess import Preprocess
 from hpo_ray.data.samples import FolderImages
 from hpo_ray.errors import InvalidInput
 
@@ -55,6 +57,45 @@ def test_no_image_is_on_both_sides_by_its_content(pictures: Path) -> None:
         assert train
         assert valid
         assert not train & valid
+
+
+def test_the_same_pixels_in_files_that_differ_are_one_image(tmp_path: Path) -> None:
+    rng = np.random.default_rng(1)
+    names: dict[Path, tuple[str, int]] = {}
+    for name in ("a", "b"):
+        (tmp_path / name).mkdir()
+        for i in range(12):
+            picture = Image.fromarray(rng.integers(0, 255, (24, 24, 3), dtype=np.uint8))
+            for copy in range(2):
+                path = tmp_path / name / f"{copy}-{i:02}.jpg"
+                picture.save(path, comment=b"copy %d" % copy)
+                names[path] = (name, i)
+            assert path.read_bytes() != (tmp_path / name / f"0-{i:02}.jpg").read_bytes()
+    data = images.load("folder", str(tmp_path), image_size=24)
+    seen = []
+    for index in range(3):
+        one = folds.fold(data, 3, index)
+        train, valid = ({names[path] for path, _ in part.samples} for part in (one.train, one.valid))
+        assert train
+        assert not train & valid
+        seen += valid
+    whole = {names[path] for part in (data.train, data.valid) for path, _ in part.samples}
+    assert sorted(seen) == sorted(whole)
+
+
+def test_the_folds_do_not_depend_on_the_size_of_the_images(pictures: Path) -> None:
+    one, other = (images.load("folder", str(pictures), image_size=size) for size in (9, 18))
+    assert torch.equal(folds.rows(one, 3, 0)[1], folds.rows(other, 3, 0)[1])
+
+
+def test_an_unreadable_image_is_told_by_its_bytes_and_a_missing_one_by_its_name(tmp_path: Path) -> None:
+    for name, content in (("a", b"broken"), ("b", b"broken"), ("c", b"other"), ("d", b""), ("e", b"")):
+        (tmp_path / name).write_bytes(content)
+    part = FolderImages([(tmp_path / name, 0) for name in "abcdef"], Preprocess(8), CorruptFiles(6, 1.0))
+    a, b, c, d, e, f = folds.contents(part)
+    assert a == b
+    assert d == e
+    assert len({a, c, d, f}) == 4
 
 
 def test_another_seed_divides_differently_and_the_same_the_same() -> None:

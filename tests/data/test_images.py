@@ -18,10 +18,10 @@ from hpo_ray.errors import InvalidInput
 
 def pictures(root: Path, **counts: int) -> Path:
     """`counts` pictures for each class, each a shade of its own."""
-    for name, count in counts.items():
+    for green, (name, count) in enumerate(counts.items(), start=100):
         (root / name).mkdir(parents=True)
         for i in range(count):
-            Image.new("RGB", (10, 10), (i, 100, 200)).save(root / name / f"{i}.png")
+            Image.new("RGB", (10, 10), (i, green, 200)).save(root / name / f"{i}.png")
     return root
 
 
