@@ -108,9 +108,9 @@ def load(
         where = checks.resolve(root, name)
         fractions = (valid_fraction, test_fraction)
         return _files(name, where, fractions, split_seed, ready, max_corrupt_fraction, valid_is_test)
-    if name in published.SETS:
+    if name in published.SETS and not valid_is_test:
         return _published(name, checks.resolve(root, name), valid_fraction, split_seed, ready, download)
-    problems = checks.check(name, root, valid_is_test=valid_is_test)
+    problems = checks.check(name, root, download=download, valid_is_test=valid_is_test)
     if problems:
         raise InvalidInput(*problems)
     return _digits(valid_fraction, test_fraction, split_seed, ready)

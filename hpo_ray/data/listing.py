@@ -50,14 +50,15 @@ def list_images(name: str, root: str | None = None, **options: Any) -> Listing:
 
     Raises:
         InvalidInput: There is nothing to look at: no such set, folder or file, no image at all, an unusable CSV file,
-            two folders for the same part.
+            two folders for the same part; `valid_is_test` and no validation part, or a test part besides.
     """
     images._files.cache_clear()  # a second look must see what was mended after the first
     where = checks.resolve(root, name) if name in checks.NAMES and name != "digits" else None
     try:
         data = images.load(name, root, **options)
     except InvalidInput as error:
-        if name != "folder" or where is None or not where.is_dir():
+        misused = any(problem.key == "data.valid_is_test" for problem in error.problems)
+        if misused or name != "folder" or where is None or not where.is_dir():
             raise
         return _refused(where, error)
     found = {"train": data.train, "valid": data.valid, "test": data.test}

@@ -18,7 +18,7 @@ from hpo_ray.data.listing import list_images
 from hpo_ray.trainables import regimes
 from hpo_ray.trainables.regimes import Advice
 
-_LOADING = ("valid_fraction", "test_fraction", "split_seed", "max_corrupt_fraction", "download")
+_LOADING = (*regimes.DIVISION, "download")
 
 
 @dataclass(frozen=True)

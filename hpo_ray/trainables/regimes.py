@@ -5,6 +5,8 @@ Joins data and models for `data_check`; knows no trial and no Ray. Imports torch
 
 from __future__ import annotations
 
+import inspect
+import json
 import shlex
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -15,7 +17,7 @@ import torch
 from torch import nn
 from torch.nn import functional
 
-from hpo_ray.data import parts, similarity
+from hpo_ray.data import images, parts, similarity
 from hpo_ray.data.decoding import CorruptFiles
 from hpo_ray.data.listing import Listing
 from hpo_ray.data.preprocess import Preprocess
@@ -30,6 +32,9 @@ LARGE = 150
 _PIXELS = 16  # of the pictures that features are compared with
 _SIZE = 128  # of those that features are computed from, unless the configuration says
 _BATCH = 32
+
+# What says how a set is divided and how much of it may be unreadable: the command must say the same.
+DIVISION = ("valid_fraction", "test_fraction", "split_seed", "max_corrupt_fraction", "valid_is_test")
 
 _PRESETS = {"mobilenet_v2": "finetune_mobilenet", "resnext50_32x4d": "finetune_resnext50", "vgg16": "finetune_vgg16"}
 _HEAD = "{name: head on cached features, train: head, cached: true"
@@ -103,6 +108,10 @@ def _command(listing: Listing, data: Mapping[str, Any], model: Mapping[str, Any]
         words.append(f"data.name={data['name']}")
     if listing.root is not None:
         words.append(f"data.root={listing.root}")
+    usual = inspect.signature(images.load).parameters
+    for key in DIVISION:
+        if data.get(key, usual[key].default) != usual[key].default:
+            words.append(f"data.{key}={json.dumps(data[key])}")
     if data.get("image_size") is not None:
         words.append(f"data.image_size={data['image_size']}")
     if model["weights"] != "default":
@@ -119,10 +128,10 @@ def _similarity(listing: Listing, data: Mapping[str, Any], model: Mapping[str, A
     if part is None:
         return None
     features, pixels, labels = [], [], []
-    for images, of in parts.batches(part, _BATCH):
+    for batch, of in parts.batches(part, _BATCH):
         with torch.no_grad():
-            features.append(trunk.trunk_features(network, images).flatten(1))
-        pixels.append(functional.interpolate(images, size=(_PIXELS, _PIXELS), mode="area").flatten(1))
+            features.append(trunk.trunk_features(network, batch).flatten(1))
+        pixels.append(functional.interpolate(batch, size=(_PIXELS, _PIXELS), mode="area").flatten(1))
         labels.append(of)
     if not labels:
         return None

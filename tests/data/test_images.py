@@ -119,6 +119,12 @@ def test_a_validation_folder_can_be_kept_for_the_winner(tmp_path):
     assert [len(data.train), len(data.valid)] == [34, 6]
 
 
+@pytest.mark.parametrize("name", ["digits", "mnist"])
+def test_a_set_without_a_validation_part_has_none_to_keep(name, tmp_path):
+    with pytest.raises(InvalidInput, match=f"'{name}' has no validation part of its own"):
+        images.load(name, None if name == "digits" else str(tmp_path), valid_is_test=True)
+
+
 def test_without_a_validation_folder_the_validation_part_comes_out_of_train(tmp_path):
     pictures(tmp_path / "train", a=20, b=20)
     pictures(tmp_path / "test", a=5, b=5)

@@ -162,6 +162,33 @@ def test_every_command_that_is_advised_is_a_valid_one(photographs, weights, monk
     assert ("all" in stages) == (regime != ("small", "similar") and regime != ("small", "dissimilar"))
 
 
+def test_a_validation_part_that_is_kept_for_the_winner_is_counted_as_test(photographs, tmp_path, weights):
+    for part in ("train", "val"):
+        shutil.copytree(photographs, tmp_path / part)
+    data = {"name": "folder", "root": str(tmp_path), "image_size": 32, "valid_is_test": True, "valid_fraction": 0.3}
+    report = check(data | {"split_seed": 0, "test_fraction": 0.1, "max_corrupt_fraction": 0.5}, weights=weights)
+    assert report.counts.sum().to_dict() == {"train": 28, "valid": 12, "test": 40}
+    words = shlex.split(report.advice.command)
+    experiment = preflight.check(config.load(words[2:])).data
+    assert (experiment.valid_is_test, experiment.valid_fraction, experiment.test_fraction) == (True, 0.3, 0.1)
+    assert experiment.max_corrupt_fraction == 0.5
+    assert not any("split_seed" in word for word in words)
+    assert "data.split_seed=3" in check(data | {"split_seed": 3}, weights=weights).advice.command
+
+
+@pytest.mark.parametrize("parts", [(), ("train", "val", "test")])
+def test_what_validate_says_of_a_validation_part_that_cannot_be_kept_is_said(photographs, tmp_path, parts):
+    for part in parts or (".",):
+        shutil.copytree(photographs, tmp_path / part, dirs_exist_ok=True)
+    overrides = ["experiment=images", "data=folder", f"data.root={tmp_path}", "data.valid_is_test=true"]
+    with pytest.raises(InvalidInput) as said:
+        preflight.check(config.load(overrides))
+    with pytest.raises(InvalidInput) as told:
+        check({"name": "folder", "root": str(tmp_path), "valid_is_test": True})
+    assert [problem.message for problem in told.value.problems] == [problem.message for problem in said.value.problems]
+    assert [problem.key for problem in told.value.problems] == ["data.valid_is_test"]
+
+
 def test_features_that_tell_more_than_pixels_are_similar():
     rng = np.random.default_rng(0)
     labels = np.repeat([0, 1, 2, 3], 40)
