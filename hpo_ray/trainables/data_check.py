@@ -112,7 +112,9 @@ class DataReport:
             "advice": {
                 "regime": self.advice.regime,
                 "images_per_class": round(self.advice.images_per_class, 1),
-                "similarity": None if found is None else vars(found) | {"gain": found.gain, "similar": found.similar},
+                "similarity": None
+                if found is None
+                else vars(found) | {"gain": found.gain, "similar": found.similar, "verdict": found.verdict},
                 "reason": self.advice.reason,
                 "text": self.advice.text,
                 "command": self.advice.command,
@@ -127,7 +129,7 @@ def check_data(config: Mapping[str, Mapping[str, Any]], *, workers: int = 2, sam
     Args:
         config: The sections `data`, `model` and `training` of an experiment, as `hpo_ray.sections` has them.
         workers: Threads that decode.
-        sample: Images that the similarity is measured on, at most.
+        sample: Images that the similarity is measured on, at most; four times as many where that leaves it unclear.
 
     Raises:
         InvalidInput: There is nothing to look at (see `listing.list_images`), or the weights cannot be had.

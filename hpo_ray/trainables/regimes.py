@@ -19,6 +19,7 @@ from torch.nn import functional
 
 from hpo_ray.data import images, parts, similarity
 from hpo_ray.data.decoding import CorruptFiles
+from hpo_ray.data.folds import joined
 from hpo_ray.data.listing import Listing
 from hpo_ray.data.preprocess import Preprocess
 from hpo_ray.data.similarity import Similarity
@@ -32,18 +33,20 @@ LARGE = 150
 _PIXELS = 16  # of the pictures that features are compared with
 _SIZE = 128  # of those that features are computed from, unless the configuration says
 _BATCH = 32
+_MORE = 4  # times as many images are measured where a sample leaves it open
 
 # What says how a set is divided and how much of it may be unreadable: the command must say the same.
 DIVISION = ("valid_fraction", "test_fraction", "split_seed", "max_corrupt_fraction", "valid_is_test")
 
 _PRESETS = {"mobilenet_v2": "finetune_mobilenet", "resnext50_32x4d": "finetune_resnext50", "vgg16": "finetune_vgg16"}
 _HEAD = "{name: head on cached features, train: head, cached: true"
+_USUAL: tuple[str, tuple[str, ...]] = ("train the head, then all layers, the lower ones more slowly", ())
 _REGIMES = {
     ("small", "similar"): (
         "train the head alone, on cached features",
         (f"training.stages=[{_HEAD}}}]", "data.augment=none", "space.lr_ratio=1"),
     ),
-    ("large", "similar"): ("train the head, then all layers, the lower ones more slowly", ()),
+    ("large", "similar"): _USUAL,
     ("small", "dissimilar"): (
         "train the head and the layers next to it: the last ones know other things",
         (f"training.stages=[{_HEAD}, epochs: 3}}, {{name: last layer groups, train: 2, lr_factor: 0.3}}]",),
@@ -52,6 +55,8 @@ _REGIMES = {
         "train all layers at high rates, and compare with training from scratch: experiment=images",
         (f"training.stages=[{_HEAD}, epochs: 2}}, {{name: all layers, train: all}}]", "space.lr_ratio=1"),
     ),
+    ("small", "unclear"): _USUAL,
+    ("large", "unclear"): _USUAL,
 }
 
 
@@ -66,8 +71,8 @@ class Advice:
         images_per_class: Images to train on over classes that have some.
         similarity: What was measured; None without weights, or where it could not be.
         reason: Why there is no regime; empty if there is.
-        text: What to do.
-        command: The command line that does it; empty without a regime.
+        text: What to do; where it is unclear whether the images are similar, what suits most.
+        command: The command line that does it; empty where nothing was measured.
     """
 
     size: str
@@ -80,9 +85,7 @@ class Advice:
     @property
     def regime(self) -> str:
         """Such as ``small, similar``; the size alone where nothing tells the similarity."""
-        if self.similarity is None:
-            return self.size
-        return f"{self.size}, {'similar' if self.similarity.similar else 'dissimilar'}"
+        return self.size if self.similarity is None else f"{self.size}, {self.similarity.verdict}"
 
 
 def advise(
@@ -96,8 +99,14 @@ def advise(
     measured = _similarity(listing, data, model, most)
     if measured is None:
         return Advice(size, each, None, "fewer than two classes have the five images that it takes to measure")
-    text, overrides = _REGIMES[size, "similar" if measured.similar else "dissimilar"]
-    return Advice(size, each, measured, "", text, _command(listing, data, model, overrides))
+    text, overrides = _REGIMES[size, measured.verdict]
+    reason = _open(measured) if measured.similar is None else ""
+    return Advice(size, each, measured, reason, text, _command(listing, data, model, overrides))
+
+
+def _open(measured: Similarity) -> str:
+    interval = f"{measured.low:.0%} to {measured.high:.0%} with {similarity.CONFIDENCE:.0%} confidence"
+    return f"fewer errors by {interval} on {measured.images} images, and {similarity.LEAST_GAIN:.0%} tell the two apart"
 
 
 def _command(listing: Listing, data: Mapping[str, Any], model: Mapping[str, Any], overrides: tuple[str, ...]) -> str:
@@ -124,7 +133,15 @@ def _similarity(listing: Listing, data: Mapping[str, Any], model: Mapping[str, A
     network, size = _network(model, data.get("image_size"), own.crop)
     resize = round(size * own.resize / own.crop) if own.resize and own.crop else None
     ready = Preprocess(size, resize, own.interpolation, own.mean, own.std)
-    part = _sampled(listing, ready, most)
+    measured = _measured(_sampled(listing, ready, most), network, most)
+    if measured is not None and measured.similar is None:  # more images where there are some
+        more = _sampled(listing, ready, _MORE * most)
+        if more is not None and len(more) > measured.images:
+            return _measured(more, network, _MORE * most)
+    return measured
+
+
+def _measured(part: parts.Part | None, network: nn.Module, most: int) -> Similarity | None:
     if part is None:
         return None
     features, pixels, labels = [], [], []
@@ -141,11 +158,13 @@ def _similarity(listing: Listing, data: Mapping[str, Any], model: Mapping[str, A
 
 
 def _sampled(listing: Listing, ready: Preprocess, most: int) -> parts.Part | None:
+    """Of the images that choices may look at: ``train`` and ``valid``."""
     if listing.memory:
-        whole = listing.memory["train"]
+        whole = joined(listing.memory["train"], listing.memory["valid"])
+        assert isinstance(whole, parts.TensorImages)
         chosen = torch.from_numpy(similarity.sample(whole.labels.numpy(), most))
         return parts.TensorImages(whole.images[chosen], whole.labels[chosen], ready) if len(chosen) else None
-    samples = listing.files["train"]
+    samples = (*listing.files["train"], *listing.files.get("valid", ()))
     indices = similarity.sample(torch.tensor([label for _, label in samples], dtype=torch.int64).numpy(), most)
     unreadable = CorruptFiles(len(indices), max_fraction=1.0)  # told already
     return parts.FolderImages([samples[i] for i in indices], ready, unreadable) if len(indices) else None
@@ -171,8 +190,10 @@ def lines(advice: Advice) -> list[tuple[str, str, str]]:
     if found is None:
         return [*rows, ("similarity", f"not measured: {advice.reason}", "")]
     text = f"a linear probe gets {found.features:.0%} right from the trunk's features, {found.pixels:.0%} from pixels"
-    verdict = "similar" if found.similar else "dissimilar"
-    gain = f"{found.gain:.0%} fewer errors" if found.gain >= 0 else f"{-found.gain:.0%} more errors"
-    rows.append(("similarity", f"{verdict} to what the weights were trained on: {text}, {gain}", ""))
+    if found.similar is None:
+        rows.append(("similarity", f"unclear: {text}, {advice.reason}", "yellow"))
+    else:
+        gain = f"{found.gain:.0%} fewer errors" if found.gain >= 0 else f"{-found.gain:.0%} more errors"
+        rows.append(("similarity", f"{found.verdict} to what the weights were trained on: {text}, {gain}", ""))
     rows.append(("advice", f"{advice.regime}: {advice.text}", "green"))
     return [*rows, ("run", advice.command, "bold")]

@@ -99,8 +99,8 @@ def test_images_that_weights_know_nothing_of(photographs, weights):
     report = check({"name": "folder", "root": str(photographs), "image_size": 48}, weights=weights)
     found = report.advice.similarity
     assert found is not None
-    assert found.images == 26
-    assert report.advice.regime == f"small, {'similar' if found.similar else 'dissimilar'}"
+    assert found.images == 32  # of 26 to train on and 6 to validate on
+    assert report.advice.regime == f"small, {found.verdict}"
     assert f"model.weights={weights}" in report.advice.command
     assert "data.image_size=48" in report.advice.command
     assert report.state()["advice"]["similarity"]["gain"] == pytest.approx(found.gain)
@@ -160,6 +160,7 @@ def test_every_command_that_is_advised_is_a_valid_one(photographs, weights, monk
     assert (experiment.model.arch, experiment.data.name) == (arch, data)
     stages = [stage.train for stage in experiment.training.stages]
     assert ("all" in stages) == (regime != ("small", "similar") and regime != ("small", "dissimilar"))
+    assert (regime[1] != "unclear") or regimes._REGIMES[regime][1] == ()
 
 
 def test_a_validation_part_that_is_kept_for_the_winner_is_counted_as_test(photographs, tmp_path, weights):
@@ -198,8 +199,58 @@ def test_features_that_tell_more_than_pixels_are_similar():
     assert found.similar
     assert found.features > 0.9
     assert found.pixels < 0.5
-    assert not similarity.measure(noise, telling, labels).similar
+    assert similarity.measure(noise, telling, labels).similar is False
     assert not similarity.measure(telling, telling, labels).similar
+
+
+def right(both: int, features: int, pixels: int, neither: int) -> tuple[np.ndarray, np.ndarray]:
+    """Where each is right, given how often both, one or none of them is."""
+    counts = [both, features, pixels, neither]
+    return np.repeat([True, True, False, False], counts), np.repeat([True, False, True, False], counts)
+
+
+@pytest.mark.parametrize("counts", [(150, 200, 30, 60), (400, 40, 60, 40), (900, 50, 20, 30)])
+def test_the_interval_of_the_gain_is_the_bootstraps_where_errors_are_many(counts):
+    features, pixels = right(*counts)
+    rows = np.random.default_rng(1).integers(0, len(features), (4000, len(features)))
+    gains = 1 - (~features[rows]).sum(axis=1) / (~pixels[rows]).sum(axis=1)
+    assert similarity.gain_interval(features, pixels) == pytest.approx(np.quantile(gains, [0.025, 0.975]), abs=0.04)
+
+
+@pytest.mark.parametrize("gain", [0.0, 0.3, 0.7])
+def test_the_interval_of_the_gain_holds_the_truth_about_as_often_as_it_says(gain):
+    rng = np.random.default_rng(2)
+    wrong = 0.4 * np.array([1 - gain, 1])  # of features and of pixels
+    held = 0
+    for _ in range(300):
+        pixels = rng.random(48) >= wrong[1]
+        features = np.where(pixels, True, rng.random(48) >= wrong[0] / wrong[1])
+        low, high = similarity.gain_interval(features, pixels, draws=2000)
+        held += low <= gain <= high
+    assert held >= 0.92 * 300
+
+
+def test_few_images_leave_open_whether_they_are_similar():
+    few = similarity.Similarity(40 / 48, 33 / 48, 48, *similarity.gain_interval(*right(30, 10, 3, 5)))
+    assert few.low < similarity.LEAST_GAIN < few.high
+    assert (few.similar, few.verdict) == (None, "unclear")
+    many = similarity.Similarity(400 / 480, 330 / 480, 480, *similarity.gain_interval(*right(300, 100, 30, 50)))
+    assert (many.similar, many.verdict) == (True, "similar")
+    none = similarity.Similarity(1.0, 1.0, 10, *similarity.gain_interval(*right(10, 0, 0, 0)))
+    assert none.verdict == "unclear"
+
+
+def test_unclear_images_get_the_usual_recipe_and_the_reason(photographs, weights, monkeypatch):
+    found = similarity.Similarity(40 / 48, 33 / 48, 48, *similarity.gain_interval(*right(30, 10, 3, 5)))
+    monkeypatch.setattr(regimes, "_similarity", lambda *_: found)
+    report = check({"name": "folder", "root": str(photographs)}, weights=weights)
+    said = text(report)
+    assert report.advice.regime == "small, unclear"
+    assert "similarity unclear: a linear probe gets 83% right from the trunk's features, 69% from pixels" in said
+    assert f"{found.low:.0%} to {found.high:.0%} with 95% confidence on 48 images, and 30% tell the two apart" in said
+    assert "advice small, unclear: train the head, then all layers, the lower ones more slowly" in said
+    assert "stages" not in report.advice.command
+    assert json.loads(json.dumps(report.state()))["advice"]["similarity"]["similar"] is None
 
 
 def test_a_sample_has_as_many_of_each_class():
