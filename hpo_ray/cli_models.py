@@ -71,7 +71,9 @@ def predict_command(
         print_json({**about, "predicted": counts, "unreadable": unreadable})
         return
     counted = ", ".join(f"{n} {name}" for name, n in frame["predicted"].value_counts().items())
-    out().print(f"{len(frame)} images by trial {model.trial_id}: {counted}", soft_wrap=True, highlight=False)
+    out().print(
+        f"{len(frame)} {_noun(len(frame))} by trial {model.trial_id}: {counted}", soft_wrap=True, highlight=False
+    )
     out().print(f"written to {target}", soft_wrap=True, highlight=False)
 
 
@@ -124,7 +126,7 @@ def evaluate_command(
         print_json({"trial": model.trial_id, "part": part, "views": views, **rows, "folder": str(target)})
         return
     chosen = ", which it was chosen on: flattering" if part == "valid" else ""
-    out().print(f"trial {model.trial_id} on {plain.n} {part} images{chosen}", highlight=False)
+    out().print(f"trial {model.trial_id} on {plain.n} {part} {_noun(plain.n)}{chosen}", highlight=False)
     for name, row in [("plain", plain), *([(f"{views} views", merged)] if views else [])]:
         low, high = row.interval
         text = f"accuracy {row.accuracy:.2%}, 95 % interval {low:.2%} to {high:.2%}; log loss {row.log_loss:.4f}"
@@ -194,6 +196,10 @@ def data_check_command(
         text.append(f"{line}\n", style=style)
     text.rstrip()
     out().print(text, soft_wrap=True)
+
+
+def _noun(n: int) -> str:
+    return "image" if n == 1 else "images"
 
 
 def _check_views(views: int, weight: str, if_it_helps: bool = False) -> None:

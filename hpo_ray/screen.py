@@ -253,7 +253,8 @@ def _best_rows(summary: Mapping[str, Any], run: History) -> list[tuple[str, str,
         rows.append(("gap", f"val_loss {number(valid)} against train_loss {number(train)}: {advice}", "yellow"))
     if summary["unreadable"]:
         log = shown_path(run.run_dir / "trials" / summary["best_trial"] / "attempt-*" / "output.log")
-        rows.append(("left out", f"{summary['unreadable']} images that cannot be read, listed in {log}", "yellow"))
+        images = "1 image" if summary["unreadable"] == 1 else f"{summary['unreadable']} images"
+        rows.append(("left out", f"{images} that cannot be read, listed in {log}", "yellow"))
     if interval and not test:
         low, high, _ = interval
         rows.append(("interval", f"95 %: {number(low)} to {number(high)}, from {summary['metric']}_se", ""))

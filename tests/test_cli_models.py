@@ -85,7 +85,7 @@ def test_a_list_or_one_image_will_do(runs: dict[str, Path], pictures: Path, capf
     code, out, _ = told(capfd, "predict", str(runs["plain"]), str(pictures / "some.txt"), "--json")
     assert code == 0
     assert json.loads(out)["images"] == 2
-    assert told(capfd, "predict", str(runs["plain"]), str(pictures / "07.png"))[1].startswith("1 images")
+    assert told(capfd, "predict", str(runs["plain"]), str(pictures / "07.png"))[1].startswith("1 image by trial")
 
 
 def test_the_evaluation_is_the_winners_test_and_comes_with_pictures(

@@ -86,10 +86,10 @@ def _shown(path: str, root: Path | None) -> str:
 
 def _layout(listing: Listing) -> Iterator[Finding]:
     if listing.empty:
-        text = f"{_count(len(listing.empty), 'class folder')} without an image: fill or remove them"
+        text = f"{count(len(listing.empty), 'class folder')} without an image: fill or remove them"
         yield Finding("empty class", "error", text, _single(listing.empty))
     if listing.unknown:
-        text = f"{_count(len(listing.unknown), 'class', 'classes')} in valid or test that train lacks"
+        text = f"{count(len(listing.unknown), 'class', 'classes')} in valid or test that train lacks"
         yield Finding("unknown class", "error", text, _single(listing.unknown))
     for message in listing.refused:
         yield Finding("layout", "error", message)
@@ -125,7 +125,7 @@ def _repeated(duplicates: pd.DataFrame, root: Path | None) -> Iterator[Finding]:
         for kind, noun, how in (("exact", "file", ""), ("near", "picture", ", encoded, sized, cut or lit differently")):
             groups = by_kind.get((what, kind), [])
             if groups:
-                line = f"{_count(len(groups), noun)} more than once{how}, {text}"
+                line = f"{count(len(groups), noun)} more than once{how}, {text}"
                 yield Finding(f"{kind} {what}", severity, line, tuple(groups))
 
 
@@ -138,7 +138,7 @@ def _junk(other: pd.DataFrame, listing: Listing) -> Iterator[Finding]:
             what = f"a picture ({kind}) that training does not take" if kind else "no picture"
             lines.append(f"{name}: {what}")
     if lines:
-        text = f"{_count(len(lines), 'file')} among the images that training passes over"
+        text = f"{count(len(lines), 'file')} among the images that training passes over"
         yield Finding("junk", "warning", text, _single(lines))
 
 
@@ -162,7 +162,7 @@ def _sizes(readable: pd.DataFrame, root: Path | None) -> Iterator[Finding]:
             of = readable[chosen]
             extents = zip(_names(of, root), of["width"], of["height"], strict=True)
             lines = [f"{name}: {width} x {height}" for name, width, height in extents]
-            text = f"{_count(len(lines), 'image')} of {beside} pixels"
+            text = f"{count(len(lines), 'image')} of {beside} pixels"
             yield Finding(f"{kind} images", "warning", text, _single(lines))
 
 
@@ -171,12 +171,12 @@ def _colours(readable: pd.DataFrame, root: Path | None) -> Iterator[Finding]:
     for colour, others in readable.groupby("colour"):
         if colour != usual.iloc[0]:
             names = {"grey": "grey", "transparent": "partly transparent", "colour": "coloured"}
-            text = f"{_count(len(others), 'image')} {names[str(colour)]} among {names[usual.iloc[0]]} ones"
+            text = f"{count(len(others), 'image')} {names[str(colour)]} among {names[usual.iloc[0]]} ones"
             lines = [f"{name}: {mode}" for name, mode in zip(_names(others, root), others["mode"], strict=True)]
             yield Finding("colours", "warning", text, _single(lines))
     inks = readable[readable["mode"] == "CMYK"]
     if len(inks):
-        text = f"{_count(len(inks), 'image')} in printing colours (CMYK)"
+        text = f"{count(len(inks), 'image')} in printing colours (CMYK)"
         yield Finding("colours", "note", text, _single(_names(inks, root)))
 
 
@@ -185,12 +185,13 @@ def _orientations(readable: pd.DataFrame, root: Path | None) -> Iterator[Finding
     if len(turned):
         turns = zip(_names(turned, root), turned["orientation"], strict=True)
         lines = [f"{name}: EXIF orientation {turn}" for name, turn in turns]
-        yield Finding("orientation", "note", f"{_count(len(turned), 'image')} {_SIDEWAYS}", _single(lines))
+        yield Finding("orientation", "note", f"{count(len(turned), 'image')} {_SIDEWAYS}", _single(lines))
 
 
 def _single(lines: list[str] | tuple[str, ...]) -> tuple[tuple[str, ...], ...]:
     return tuple((line,) for line in lines)
 
 
-def _count(n: int, one: str, many: str | None = None) -> str:
+def count(n: int, one: str, many: str | None = None) -> str:
+    """A number with its noun, such as ``1 image`` or ``2 images``."""
     return f"{n} {one if n == 1 else many or one + 's'}"

@@ -6,7 +6,6 @@ Knows Pillow, numpy and pandas; nothing of models, training or Ray.
 from __future__ import annotations
 
 import hashlib
-import io
 from collections.abc import Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict, dataclass
@@ -105,7 +104,7 @@ def look(path: Path) -> tuple[Look, np.ndarray | None]:
     try:
         content = path.read_bytes()
         known = Look(size_bytes=len(content), digest=hashlib.blake2b(content, digest_size=16).hexdigest())
-        with Image.open(io.BytesIO(content)) as opened:
+        with Image.open(path) as opened:
             width, height, mode = *opened.size, opened.mode
             known = Look(known.size_bytes, known.digest, width, height, opened.format or "", mode)
             orientation = int(opened.getexif().get(_ORIENTATION, 1))

@@ -8,6 +8,7 @@ from __future__ import annotations
 import time
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
+from functools import partial
 from typing import Any
 
 import pandas as pd
@@ -66,13 +67,14 @@ class DataReport:
         Args:
             shown: Files of each finding that are named.
         """
+        images = partial(findings.count, one="image")
         where = f"  {self.root}" if self.root else ""
-        rows = [("data", f"{self.name}{where}: {len(self.frame)} images, {len(self.counts)} classes", "bold")]
+        rows = [("data", f"{self.name}{where}: {images(len(self.frame))}, {len(self.counts)} classes", "bold")]
         for part in self.counts.columns:
             of = self.counts[part]
             ratio = f", {of.max() / of.min():.1f} to 1" if len(of) and of.min() > 0 else ""
-            few, many = of.idxmin(), of.idxmax()
-            text = f"{of.sum()} images, {of.min()} ({few}) to {of.max()} ({many}) a class{ratio}"
+            each = f"{of.min()} ({of.idxmin()}) to {of.max()} ({of.idxmax()}) a class{ratio}"
+            text = f"{images(int(of.sum()))}, {f'{of.min()} a class' if of.min() == of.max() else each}"
             rows.append((str(part), text, ""))
         sizes = self.sizes
         if sizes["width"]:
@@ -81,7 +83,7 @@ class DataReport:
             modes = self.frame[self.frame["error"] == ""]["mode"].value_counts()
             rows.append(("colours", ", ".join(f"{count} {mode}" for mode, count in modes.items()), ""))
         if self.compared < len(self.frame):
-            text = f"{self.compared} images compared by looks, the others (small, blank, unreadable) byte for byte"
+            text = f"{images(self.compared)} compared by looks, the others (small, blank, unreadable) byte for byte"
             rows.append(("copies", text, ""))
         if self.hash_limit < duplicates.FARTHEST:
             rows.append(("copies", "many images look alike: copies that were cut may be missed", "yellow"))

@@ -184,7 +184,8 @@ def _network(model: Mapping[str, Any], asked: int | None, crop: int | None) -> t
 
 
 def lines(advice: Advice) -> list[tuple[str, str, str]]:
-    per_class = f"{advice.images_per_class:.0f} images to train on per class ({LARGE} and more count as large)"
+    each = f"{advice.images_per_class:.0f}"
+    per_class = f"{each} {'image' if each == '1' else 'images'} to train on per class ({LARGE} and more count as large)"
     rows = [("size", f"{advice.size}: {per_class}", "")]
     found = advice.similarity
     if found is None:
