@@ -16,7 +16,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from hpo_ray import events, plain
 from hpo_ray.errors import InvalidInput, Problem, RunFailed
+from hpo_ray.events import Event
 
 FILE_NAME = "events.jsonl"
 VERSION = 1
@@ -25,22 +27,6 @@ SYNC_PERIOD_S = 0.5
 # How often a full disk is tried again.
 FULL_PERIOD_S = 2.0
 _FULL = "waiting until there is room (Ctrl-C ends the sweep, which can be resumed)"
-
-Event = dict[str, Any]
-
-_NON_FINITE = {"NaN": math.nan, "Infinity": math.inf, "-Infinity": -math.inf}
-_KNOWN = frozenset(
-    [
-        "run_started",
-        "trial_suggested",
-        "trial_started",
-        "trial_reported",
-        "rung_decided",
-        "trial_checkpointed",
-        "trial_ended",
-        "run_ended",
-    ]
-)
 
 
 class Journal:
@@ -110,7 +96,7 @@ class Journal:
                 self._sync()
         except OSError as error:
             raise RunFailed(f"the journal {self.path} cannot be written: {error.strerror}") from error
-        seen = _decode_event(json.loads(line))
+        seen: Event = events.parse(line.encode()) or json.loads(line)
         if self._listener is not None:
             self._listener(seen)
         return seen
@@ -161,7 +147,8 @@ class Log:
     Attributes:
         run_dir: The run's folder.
         events: In order. Kinds from a newer version are left out.
-        damaged: How many lines could not be read; a killed driver leaves at most one, the last.
+        damaged: How many lines could not be read; a killed driver leaves at most one, the last. Likewise a line that is
+            longer than `plain.LINE_LIMIT`, and an event that is not as `events` wants it.
     """
 
     run_dir: Path
@@ -179,26 +166,27 @@ def read(run_dir: Path, offset: int = 0) -> Log:
     Raises:
         InvalidInput: `run_dir` holds no journal, or one that may not be read.
     """
-    path = run_dir / FILE_NAME
+    found, damaged = [], 0
     try:
-        with path.open("rb") as file:
+        with plain.open_inside(run_dir, FILE_NAME) as file:
             file.seek(offset)
-            data = file.read()
+            for lines, too_long in plain.line_blocks(file):
+                damaged += too_long
+                for line in lines:
+                    if not line or line.isspace():
+                        continue
+                    event = events.parse(line)
+                    if event is None:
+                        damaged += 1
+                    elif event["event"] in events.KNOWN:
+                        found.append(event)
     except (FileNotFoundError, NotADirectoryError):
         message = f"'{run_dir}' is not a run: it has no {FILE_NAME}"
         raise InvalidInput(Problem("run", message)) from None
     except OSError as error:
-        raise InvalidInput(Problem("run", f"{path} cannot be read: {error.strerror}")) from None
-    events, damaged = [], 0
-    for line in data.split(b"\n"):
-        if not line.strip():
-            continue
-        event = _parse(line)
-        if event is None:
-            damaged += 1
-        elif event["event"] in _KNOWN:
-            events.append(_decode_event(event))
-    return Log(run_dir, events, damaged)
+        reason = "it is a link" if error.errno == errno.ELOOP else error.strerror
+        raise InvalidInput(Problem("run", f"{run_dir / FILE_NAME} cannot be read: {reason}")) from None
+    return Log(run_dir, found, damaged)
 
 
 def find_runs(pattern: str | os.PathLike[str]) -> list[Path]:
@@ -235,30 +223,6 @@ def encode(value: Any) -> Any:
     return str(value)
 
 
-def number(value: Any) -> Any:
-    """What `encode` made of a number, as a number again; anything else as it is."""
-    return _NON_FINITE.get(value, value) if isinstance(value, str) else value
-
-
-def _decode_event(event: Event) -> Event:
-    """Strings back to NaN and infinities where an event holds measured numbers; a config's strings stay strings."""
-    for key in ("fidelity", "value", "cutoff"):
-        if isinstance(event.get(key), str):
-            event[key] = number(event[key])
-    metrics = event.get("metrics")
-    if isinstance(metrics, dict):
-        event["metrics"] = {name: number(value) for name, value in metrics.items()}
-    return event
-
-
-def _parse(line: bytes) -> Event | None:
-    try:
-        event = json.loads(line)
-    except (ValueError, RecursionError):
-        return None
-    return event if isinstance(event, dict) and isinstance(event.get("event"), str) else None
-
-
 def _mend_tail(path: Path) -> None:
     """End a last line that lacks nothing but its end, as readers have counted it; drop one that was torn.
 
@@ -266,7 +230,7 @@ def _mend_tail(path: Path) -> None:
     """
     data = path.read_bytes()
     whole = data.rfind(b"\n") + 1
-    if _parse(data[whole:]) is not None:
+    if events.parse(data[whole:]) is not None:
         with path.open("ab", buffering=0) as file:
             file.write(b"\n")
     elif whole < len(data):

@@ -15,6 +15,9 @@ import threading
 import time
 from dataclasses import asdict, dataclass
 from pathlib import Path
+from typing import Any
+
+from hpo_ray import plain
 
 FILE_NAME = "driver.lock"
 STOP_FILE_NAME = "stop.request"
@@ -46,10 +49,23 @@ def myself() -> Holder:
 def written(run_dir: Path) -> Holder | None:
     """Who says that it works on this run, dead or alive; None if nobody does, or what it says cannot be read."""
     try:
-        said = json.loads((run_dir / FILE_NAME).read_text())
-        return Holder(str(said["host"]), int(said["pid"]), said["process_start"], float(said["since"]))
-    except (OSError, ValueError, KeyError, TypeError):
+        return holder_of(plain.document(run_dir, FILE_NAME))
+    except (OSError, ValueError):
         return None
+
+
+def holder_of(said: Any) -> Holder:
+    """The driver that a lock's content names.
+
+    Raises:
+        ValueError: It names none.
+    """
+    try:
+        found = Holder(str(said["host"]), int(said["pid"]), said["process_start"], float(said["since"]))
+        time.localtime(found.since)
+    except (KeyError, TypeError, OverflowError, OSError) as error:
+        raise ValueError from error
+    return found
 
 
 def holder(run_dir: Path) -> Holder | None:

@@ -12,13 +12,15 @@ import time
 from pathlib import Path
 from typing import Any
 
-from hpo_ray import journal
+from hpo_ray import events, journal, plain
 from hpo_ray.journal import encode
-from hpo_ray.tally import Tally
+from hpo_ray.tally import FINAL, Tally
 
 FILE_NAME = "snapshot.json"
 VERSION = 2
 PERIOD_S = 2.0
+_TRIAL = {"fidelity", "value", "best", "gpus", "since", "reached"}
+_NUMBERS = _TRIAL | {"started_at", "earlier_s", "total_fidelity", "gpu_s", "last_seen"}
 
 
 class Snapshots:
@@ -59,18 +61,54 @@ def load(run_dir: Path) -> Tally:
 def _read(run_dir: Path) -> tuple[Tally, int] | None:
     """The totals last written and how much of the journal they hold; None if there are none that fit the journal."""
     try:
-        document = json.loads((run_dir / FILE_NAME).read_text())
-        if document["v"] != VERSION or document["offset"] > (run_dir / journal.FILE_NAME).stat().st_size:
+        document = plain.document(run_dir, FILE_NAME)
+        offset = document["offset"]
+        if document["v"] != VERSION or not 0 <= offset <= (run_dir / journal.FILE_NAME).stat().st_size:
             return None
-        return Tally(**_decoded(document["tally"])), int(document["offset"])
-    except (OSError, ValueError, KeyError, TypeError, AttributeError):
+        return Tally(**_checked(document["tally"])), int(offset)
+    except (OSError, ValueError, KeyError, TypeError, AttributeError, OverflowError):
         return None
 
 
-def _decoded(state: dict[str, Any]) -> dict[str, Any]:
-    """Numbers that JSON cannot hold back from their names; a configuration's own strings stay strings."""
-    for part in (state, *state["open"].values()):
-        for key in ("started_at", "last_seen", "fidelity", "value", "best", "since"):
-            if key in part:
-                part[key] = journal.number(part[key])
+def _checked(state: dict[str, Any]) -> dict[str, Any]:
+    """Numbers that JSON cannot hold back from their names; a configuration's own strings stay strings.
+
+    Raises:
+        ValueError: A part is not what `Tally` has there: the folder may be a stranger's.
+    """
+    for part in (state, *state["open"].values(), *([state["best"]] if state["best"] else [])):
+        for key in _NUMBERS & part.keys():
+            if not (key == "best" and part is state):
+                part[key] = events.number(part[key])
+                _expect(part[key], float)
+    for trial_id, trial in state["open"].items():
+        for key, kind in (("config", dict), ("attempt", int), ("improved", bool)):
+            _expect(trial[key], kind)
+        if not events.is_trial_id(trial_id) or trial["status"] not in events.STATUSES or not _TRIAL <= trial.keys():
+            raise ValueError
+    best = state["best"]
+    if best and not (events.is_trial_id(best["trial_id"]) and {"value", "fidelity"} <= best.keys()):
+        raise ValueError
+    if best:
+        _expect(best["config"], dict)
+    if state["counts"].keys() != set(FINAL):
+        raise ValueError
+    for count in (*state["counts"].values(), state["since_best"], *(n for pair in state["rungs"].values() for n in pair)):
+        _expect(count, int)
+    if any(len(pair) != 2 or not math.isfinite(float(rung)) for rung, pair in state["rungs"].items()):
+        raise ValueError
+    for key in ("name", "metric", "mode", "fidelity"):
+        _expect(state["head"].get(key), str, type(None))
+    for key in ("trials", "seed"):
+        _expect(state["head"].get(key), int, type(None))
+    for text in (state["ended"] or {"status": "", "reason": ""}).values():
+        _expect(text, str)
     return state
+
+
+def _expect(value: Any, *kinds: type) -> None:
+    """Raises ValueError where `value` is none of these; an integer that is no float's passes for none."""
+    if float in kinds and isinstance(value, int):
+        value = float(value)
+    if not isinstance(value, kinds):
+        raise ValueError

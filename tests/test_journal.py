@@ -114,10 +114,10 @@ class FillsUp:
 
 def test_a_full_disk_is_an_error_that_leaves_no_half_line(tmp_path: Path) -> None:
     with Journal(tmp_path) as log:
-        log.append("run_started")
+        log.append("run_started", experiment={})
         log._file = FillsUp(log._file, 10)  # type: ignore[assignment]
         with pytest.raises(RunFailed, match="No space left on device"):
-            log.append("run_ended")
+            log.append("run_ended", status="completed")
     found = journal.read(tmp_path)
     assert [event["event"] for event in found.events] == ["run_started"]
     assert found.damaged == 0
@@ -128,7 +128,7 @@ def test_a_full_disk_is_waited_for_where_there_is_somebody_to_tell(tmp_path: Pat
     with Journal(tmp_path, on_full=told.append) as log:
         full = log._file = FillsUp(log._file, 10)  # type: ignore[assignment]
         threading.Timer(0.5, lambda: setattr(full, "room", 10_000)).start()
-        log.append("run_started")
+        log.append("run_started", experiment={})
         assert log.offset == log.path.stat().st_size
     assert [event["event"] for event in journal.read(tmp_path).events] == ["run_started"]
     assert len(told) == 1
@@ -137,9 +137,9 @@ def test_a_full_disk_is_waited_for_where_there_is_somebody_to_tell(tmp_path: Pat
 
 def test_reading_can_start_behind_what_is_known(tmp_path: Path) -> None:
     with Journal(tmp_path) as log:
-        log.append("run_started")
+        log.append("run_started", experiment={})
         known = log.offset
-        log.append("run_ended")
+        log.append("run_ended", status="completed")
     assert [event["event"] for event in journal.read(tmp_path, offset=known).events] == ["run_ended"]
 
 

@@ -1,110 +1,103 @@
-"""Any run, finished, live or dead, as a pandas frame. Reads journals only; knows no Ray and unpickles nothing."""
+"""Any runs, finished, live or dead, as a pandas frame. Reads files as data only: no Ray, nothing is ever unpickled."""
 
 from __future__ import annotations
 
-import math
+import logging
 import os
 from typing import TYPE_CHECKING, Any, Literal
 
-from hpo_ray import history, journal
 from hpo_ray.errors import InvalidInput, Problem, nearest
 
 if TYPE_CHECKING:
     import pandas as pd
 
-    from hpo_ray.history import History
+    from hpo_ray.results.places import Place
+    from hpo_ray.results.tables import Table
 
-Level = Literal["trials", "reports"]
-STATUSES = ["pending", "running", "completed", "stopped", "failed", "out_of_memory", "interrupted"]
+Level = Literal["trials", "reports", "rungs", "failures", "cost"]
+_log = logging.getLogger(__name__)
 
 
 def load_results(path: str | os.PathLike[str], level: Level = "trials") -> pd.DataFrame:
     """Load one run, or many, as one frame.
 
+    Directories of plain Ray Tune are read as well, from its JSON files: they have no rungs, failures or cost, and say
+    neither how good a trial's best report was nor why it was started again.
+
     Args:
-        path: A run directory, or a glob such as ``runs/*``.
-        level: ``trials``: one row per trial; ``reports``: one row per report.
+        path: A run directory; a glob such as ``runs/*`` or ``runs/**`` (at any depth); or either as a URI that pyarrow
+            knows, such as ``s3://bucket/runs/**`` or ``file:///data/runs/*``.
+        level: One row for each: ``trials``: trial; ``reports``: report that counts (one a fidelity); ``rungs``:
+            decision of a rung; ``failures``: attempt that went wrong; ``cost``: attempt.
 
     Returns:
-        For ``trials`` the columns ``run, trial_id, config_id, status, reason, fidelity, attempt, started_at,
-        duration_s``, then ``config/<key>`` for every sampled key, then each metric's last value and
-        ``<metric>_best`` for the metric that the run optimised. Times are UTC; durations are seconds.
-        For ``reports`` the columns ``run, trial_id, attempt, fidelity, elapsed_s`` and every metric. Rows of many
-        runs follow each other in name order; a column that a run lacks is NaN there.
+        The columns of the table under "Results in pandas" in the README. Rows of many runs follow each other in name
+        order; a column that a run lacks is missing there. Times are UTC, durations seconds. Runs of one name are told
+        apart in ``run`` by the folders above them. A metric whose name another column has is ``metrics/<name>``.
+        Lines that cannot be read are left out, with a warning in the log ``hpo_ray.results.frame``.
 
     Raises:
-        InvalidInput: There is no run at `path`, or `level` is neither.
+        InvalidInput: There is no run at `path`, none that can be read, or `level` is none of these.
     """
-    builders = {"trials": _trials, "reports": _reports}
-    if level not in builders:
-        raise InvalidInput(Problem("level", f"'{level}' is not a level; {nearest(level, builders)}"))
-    return builders[level]([history.load(run_dir) for run_dir in journal.find_runs(path)])
+    from hpo_ray.results import places, source, tables
+
+    if level not in tables.COLUMNS:
+        raise InvalidInput(Problem("level", f"'{level}' is not a level; {nearest(level, tables.COLUMNS)}"))
+    found: list[tuple[Place, Table]] = []
+    problems: list[Problem] = []
+    for place in places.find(path):
+        try:
+            table, damaged = source.load(place, level)
+        except InvalidInput as error:
+            problems.extend(error.problems)
+            continue
+        if damaged:
+            limit = "torn, not JSON, not an event of ours, or too long"
+            _log.warning("%s: %d damaged lines are left out (%s)", place, damaged, limit)
+        found.append((place, table))
+    if not found:
+        raise InvalidInput(*problems)
+    for problem in problems:
+        _log.warning("%s; the run is left out", problem)
+    return _frame(level, _names([place for place, _ in found]), [table for _, table in found])
 
 
-def frame_of(run: History, level: Level = "trials") -> pd.DataFrame:
-    """The frame of a run that is already in memory; columns as for `load_results`."""
-    return _trials([run]) if level == "trials" else _reports([run])
+def _names(found: list[Place]) -> list[str]:
+    """Each run's name: its folder's, with as many folders above as tell it from others."""
+    parts = [os.path.abspath(p.path).split("/") if p.system is None else p.path.split("/") for p in found]  # noqa: PTH100
+    names, depth = [part[-1] for part in parts], 1
+    while len(set(names)) < len(names) and depth < max(map(len, parts)):
+        depth += 1
+        twice = {name for name in names if names.count(name) > 1}
+        names = ["/".join(part[-depth:]) if n in twice else n for n, part in zip(names, parts, strict=True)]
+    return names
 
 
-def _trials(runs: list[History]) -> pd.DataFrame:
+def _frame(level: str, names: list[str], tables: list[Table]) -> pd.DataFrame:
+    import numpy as np
     import pandas as pd
 
-    fixed = ["run", "trial_id", "config_id", "status", "reason", "fidelity", "attempt", "started_at", "duration_s"]
-    keys = dict.fromkeys(f"config/{key}" for run in runs for trial in run.trials.values() for key in trial.config)
-    metrics = dict.fromkeys(
-        name for run in runs for trial in run.trials.values() for row in trial.reports for name in row.metrics
-    )
-    bests = dict.fromkeys(f"{run.metric}_best" for run in runs if run.metric in metrics)
-    rows = [_trial_row(run, trial) for run in runs for trial in run.trials.values()]
-    frame = pd.DataFrame(rows, columns=[*fixed, *keys, *metrics, *bests])
-    frame["status"] = pd.Categorical(frame["status"], STATUSES)
-    frame = frame.astype(dict.fromkeys((*metrics, *bests), "float64"))
-    milliseconds = (frame["started_at"].astype("float64") * 1000).round()
-    frame["started_at"] = pd.to_datetime(milliseconds, unit="ms", utc=True)
-    return frame.astype({"attempt": "Int64", "fidelity": "float64", "duration_s": "float64"})
+    from hpo_ray.results import dtypes
+    from hpo_ray.results.tables import COLUMNS
 
-
-def _trial_row(run: History, trial: Any) -> dict[str, Any]:
-    started = not math.isnan(trial.started_at)
-    row = {
-        "run": run.run_dir.name,
-        "trial_id": trial.trial_id,
-        "config_id": trial.config_id,
-        "status": trial.status,
-        "reason": trial.reason,
-        "fidelity": trial.fidelity,
-        "attempt": trial.attempt if started else None,
-        "started_at": trial.started_at,
-        "duration_s": trial.last_seen - trial.started_at,
-        **{f"config/{key}": value for key, value in trial.config.items()},
-    }
-    for report in trial.reports:
-        row.update(report.metrics)
-    best = trial.best_report(run.metric, run.mode)
-    row[f"{run.metric}_best"] = best.metrics[run.metric] if best else math.nan
-    return row
-
-
-def _reports(runs: list[History]) -> pd.DataFrame:
-    import pandas as pd
-
-    fixed = ["run", "trial_id", "attempt", "fidelity", "elapsed_s"]
-    rows = [
-        {
-            "run": run.run_dir.name,
-            "trial_id": trial.trial_id,
-            "attempt": row.attempt,
-            "elapsed_s": row.elapsed_s,
-            **row.metrics,
-            "fidelity": row.fidelity,
-        }
-        for run in runs
-        for trial in run.trials.values()
-        for row in trial.reports
-    ]
-    names = dict.fromkeys(
-        name for run in runs for trial in run.trials.values() for row in trial.reports for name in row.metrics
-    )
-    frame = pd.DataFrame(rows, columns=[*fixed, *(name for name in names if name not in fixed)])
-    numbers = dict.fromkeys(("fidelity", "elapsed_s", *names), "float64")
-    return frame.astype({"attempt": "int64", **numbers})
+    sizes = [len(table) for table in tables]
+    categories = sorted(set(names))
+    codes = np.repeat([categories.index(name) for name in names], sizes)
+    columns: dict[str, Any] = {"run": pd.Categorical.from_codes(codes, categories)}
+    for name, kind in COLUMNS[level].items():
+        columns[name] = dtypes.fixed(kind, [table.columns[name] for table in tables])
+    configs = [config for table in tables for config in table.configs]
+    for key in dict.fromkeys(key for config in configs for key in config):
+        columns[f"config/{key}"] = dtypes.inferred([config.get(key) for config in configs])
+    metrics = list(dict.fromkeys(name for table in tables for name in table.metrics))
+    bests = dict.fromkeys(table.best[0] for table in tables if table.best is not None and table.best[0] in metrics)
+    last = {f"{name}_best" for name in bests}
+    for name in metrics:
+        free = name
+        while free in columns or free in last or (free != name and free in metrics):
+            free = f"metrics/{free}"
+        columns[free] = dtypes.measured([table.metrics.get(name) for table in tables], sizes)
+    for name in bests:
+        values = [t.best[1] if t.best is not None and t.best[0] == name else None for t in tables]
+        columns[f"{name}_best"] = dtypes.measured(values, sizes)
+    return pd.DataFrame(columns, copy=False)
