@@ -21,7 +21,7 @@ def fixed(kind: str, parts: list[Any]) -> Any:
     if kind in ("status", "name"):
         values = [value for part in parts for value in part]
         return pd.Categorical(values, STATUSES if kind == "status" else sorted({v for v in values if v is not None}))
-    if kind == "count" or (kind == "int" and any(part is None for part in parts)):
+    if kind == "count" or (kind == "int" and any(isinstance(part, list) and None in part for part in parts)):
         return pd.array([value for part in parts for value in part], dtype="Int64")
     types = {"int": np.int64, "bool": np.bool_}
     values = _one([np.asarray(part, types.get(kind, np.float64)) for part in parts])
