@@ -11,7 +11,7 @@ from hpo_ray import config, lr_range, runner
 from hpo_ray.errors import InvalidInput, Problem
 from hpo_ray.experiment import Experiment
 from hpo_ray.history import History
-from hpo_ray.results.frame import Level, frame_of
+from hpo_ray.results.frame import Level, load_results
 from hpo_ray.results.summary import summarise
 from hpo_ray.space import SearchSpace
 
@@ -46,7 +46,7 @@ class Run:
 
     def frame(self, level: Level = "trials") -> pd.DataFrame:
         """The run in pandas; ``level`` and columns as for `hpo_ray.load_results`."""
-        return frame_of(self._history, level)
+        return load_results(self.path, level)
 
     def __repr__(self) -> str:
         best = self.best

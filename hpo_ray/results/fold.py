@@ -226,5 +226,5 @@ class Fold:
 
 def _taken(block: Block, rows: Ints) -> Block:
     metrics = {name: (v[rows], None if known is None else known[rows]) for name, (v, known) in block.metrics.items()}
-    metrics = {name: pair for name, pair in metrics.items() if pair[1] is None or pair[1].any()}
+    metrics = {name: pair for name, pair in metrics.items() if (len(rows) if pair[1] is None else pair[1].any())}
     return Block(*(getattr(block, name)[rows] for name in COLUMNS), metrics)

@@ -75,12 +75,6 @@ def _trials(place: Place) -> tuple[list[TuneTrial], int]:
         inner = place.inner(name).entries()
         if {"params.json", "result.json", "progress.csv"} & inner.keys():
             found[name] = TuneTrial(name, name)
-    for trial in found.values():
-        with contextlib.suppress(OSError, ValueError):
-            if trial.folder:
-                with place.open(trial.folder, "params.json") as file:
-                    params = plain.loads(plain.whole(file))
-                trial.config = tune_rows.flat(params) if isinstance(params, dict) else trial.config
     return sorted(found.values(), key=lambda trial: trial.trial_id), damaged
 
 
@@ -175,7 +169,17 @@ def _summaries(place: Place, trials: list[TuneTrial], rows: Rows) -> Table:
         "duration_s": elapsed,
     }
     metrics = {name: tune_rows.pick(values, at) for name, values in rows.metrics().items()}
-    return Table(columns, [trial.config for trial in trials], metrics)
+    return Table(columns, [_config(place, trial) for trial in trials], metrics)
+
+
+def _config(place: Place, trial: TuneTrial) -> dict[str, Any]:
+    """A trial's configuration; what the state file says of it where its own file is missing."""
+    with contextlib.suppress(OSError, ValueError):
+        if trial.folder:
+            with place.open(trial.folder, "params.json") as file:
+                params = plain.loads(plain.whole(file))
+            return tune_rows.flat(params) if isinstance(params, dict) else trial.config
+    return trial.config
 
 
 def _error(place: Place, trial: TuneTrial) -> str:
