@@ -66,7 +66,7 @@ class Story:
         trial_id, trial = self.some(runs=True)
         if not trial_id:
             return
-        late = self.rng.random() < 0.1
+        late = self.rng.random() < 0.1 and trial["attempt"] > 0
         since = {"since": float(trial["since"])} if trial["since"] else {}
         if not late:
             trial["since"] = 0

@@ -55,10 +55,15 @@ def compact(path: str | os.PathLike[str]) -> list[Path]:
     for place in places:
         if source.alive(place):
             raise InvalidInput(Problem("run", f"'{place}' is still running: it can be compacted once it has ended"))
+        before = None
+        with contextlib.suppress(OSError):  # what is wrong is said below
+            before = place.stat(journal.FILE_NAME)
+        run = source.read(place)
         try:
             size, changed = place.stat(journal.FILE_NAME)
             made_from = {"v": VERSION, "bytes": size, "mtime_ns": changed, "digest": _digest(place)}
-            run = source.read(place)
+            if before != (size, changed):
+                raise OSError(0, "its journal is being written to")
             for level in COLUMNS:
                 written.append(_write(place, level, table_of(run, level), {**made_from, "damaged": run.damaged}))
         except OSError as error:

@@ -129,16 +129,24 @@ def _rooted(text: str) -> tuple[Place, list[str]]:
         exact = is_run(Place(text).entries()) or is_tune(Place(text).entries())  # its name may have brackets
         head, tail = (text, []) if exact else _split(text)
         return Place(head), tail
-    from pyarrow.fs import FileSystem, LocalFileSystem
+    from pyarrow.fs import LocalFileSystem
 
     address, question, options = text.partition("?")  # in a URI it begins the options
     scheme, _, rest = address.partition("://")
     head, tail = _split(rest, re.compile(r"[*\[]"))
     try:
-        system, path = FileSystem.from_uri(f"{scheme}://{head}{question}{options}")
+        system, path = opened(f"{scheme}://{head}{question}{options}")
     except (ValueError, OSError, NotImplementedError) as error:
         raise InvalidInput(Problem("run", f"'{text}' cannot be opened: {str(error).splitlines()[0]}")) from None
     return Place(path, None if isinstance(system, LocalFileSystem) else system), tail
+
+
+def opened(uri: str) -> tuple[Any, str]:
+    """The file system that a URI names, and the path there."""
+    from pyarrow.fs import FileSystem
+
+    found: tuple[Any, str] = FileSystem.from_uri(uri)
+    return found
 
 
 def _split(text: str, magic: re.Pattern[str] = _MAGIC) -> tuple[str, list[str]]:

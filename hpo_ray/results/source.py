@@ -28,7 +28,7 @@ def load(place: Place, level: str) -> tuple[Table, int]:
     if not is_run(place.entries()):
         return tune_folder.load(place, level)
     kept = compaction.load(place, level)
-    if kept is not None:
+    if kept is not None and not alive(place):  # one that was resumed has yet to say so
         return kept
     run = read(place)
     return table_of(run, level), run.damaged

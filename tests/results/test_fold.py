@@ -17,6 +17,7 @@ from hpo_ray import history, journal, lock
 from hpo_ray.results import load_results, reports
 from hpo_ray.results.places import Place
 from hpo_ray.results.source import read
+from tests.test_tally import Story
 
 IDS = st.sampled_from(["0000", "0001", "0002", "0010"])
 ATTEMPTS = st.integers(0, 2)
@@ -222,3 +223,24 @@ def test_sound_reports_are_read_many_at_a_time(tmp_path: Path) -> None:
     assert frame["loss"].tolist() == [number / 7 for number in range(1000)]
     assert np.flatnonzero(frame["test"].notna()).tolist() == list(range(49, 1000, 50))
 
+
+@settings(deadline=None, max_examples=60)
+@given(seed=st.integers(0, 2**32))
+def test_what_attempts_cost_adds_up_to_the_runs_totals(
+    tmp_path_factory: pytest.TempPathFactory, seed: int
+) -> None:
+    folder = tmp_path_factory.mktemp("run")
+    events = Story(seed).events
+    lines = [json.dumps(journal.encode(event), separators=(",", ":")) for event in events]
+    (folder / journal.FILE_NAME).write_text("\n".join(lines) + "\n")
+    run = history.load(folder)
+    cost = load_results(folder, "cost")
+    assert cost["trained"].sum() == pytest.approx(run.tally.total_fidelity)
+    assert cost["gpu_s"].sum() == pytest.approx(3600 * run.tally.gpu_hours(run.tally.last_seen))
+    assert (cost["duration_s"] >= 0).all()
+    assert set(cost["status"].dropna()) <= {"completed", "stopped", "failed", "out_of_memory", "interrupted"}
+    failed = load_results(folder, "failures")
+    ended = [event for event in events if event["event"] == "trial_ended"]
+    assert len(failed) == sum(event["status"] in ("failed", "out_of_memory") for event in ended)
+    rungs = load_results(folder, "rungs")
+    assert rungs["kept"].tolist() == [event["kept"] for event in events if event["event"] == "rung_decided"]
