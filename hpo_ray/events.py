@@ -94,7 +94,9 @@ def _run_ended(event: Event) -> None:
     _text(event, "reason", "cause")
     test = event.get("test")
     if test is not None:
-        _need(type(test["n"]) is int, type(test["errors"]) is int, 0 < test["n"] < EXACT, 0 <= test["errors"] <= test["n"])
+        _need(
+            type(test["n"]) is int, type(test["errors"]) is int, 0 < test["n"] < EXACT, 0 <= test["errors"] <= test["n"]
+        )
 
 
 def _trial_suggested(event: Event) -> None:

@@ -18,8 +18,8 @@ from typing import Any
 
 from hpo_ray import events, plain
 from hpo_ray.errors import InvalidInput, Problem, RunFailed
-from hpo_ray.events import Event
 
+Event = events.Event
 FILE_NAME = "events.jsonl"
 VERSION = 1
 # Each event is written at once, so that a killed driver loses nothing; the disk is made to keep it at most this often.

@@ -98,7 +98,7 @@ def line_blocks(file: BinaryIO, limit: int = LINE_LIMIT, size: int = _BLOCK) -> 
             del lines[0]
         elif rest:
             lines[0] = b"".join([*rest, lines[0]])
-        if lines and len(lines[0]) > limit or size > limit:
+        if (lines and len(lines[0]) > limit) or size > limit:
             kept = [line for line in lines if len(line) <= limit]
             long, lines = long + len(lines) - len(kept), kept
         yield lines, long
@@ -112,7 +112,8 @@ def line_blocks(file: BinaryIO, limit: int = LINE_LIMIT, size: int = _BLOCK) -> 
 def loads(text: bytes) -> Any:
     """A JSON document from a stranger: UTF-8, containers no deeper than `DEPTH_LIMIT`.
 
-    Halves of surrogate pairs, which no output takes, become question marks. Of a key that is there twice, the last counts.
+    Halves of surrogate pairs, which no output takes, become question marks. Of a key that is there twice the last
+    counts.
 
     Raises:
         ValueError: It is anything else.

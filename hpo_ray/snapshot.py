@@ -84,7 +84,7 @@ def _checked(state: dict[str, Any]) -> dict[str, Any]:
     for trial_id, trial in state["open"].items():
         for key, kind in (("config", dict), ("attempt", int), ("improved", bool)):
             _expect(trial[key], kind)
-        if not events.is_trial_id(trial_id) or trial["status"] not in events.STATUSES or not _TRIAL <= trial.keys():
+        if not events.is_trial_id(trial_id) or trial["status"] not in events.STATUSES or _TRIAL - trial.keys():
             raise ValueError
     best = state["best"]
     if best and not (events.is_trial_id(best["trial_id"]) and {"value", "fidelity"} <= best.keys()):
@@ -93,7 +93,11 @@ def _checked(state: dict[str, Any]) -> dict[str, Any]:
         _expect(best["config"], dict)
     if state["counts"].keys() != set(FINAL):
         raise ValueError
-    for count in (*state["counts"].values(), state["since_best"], *(n for pair in state["rungs"].values() for n in pair)):
+    for count in (
+        *state["counts"].values(),
+        state["since_best"],
+        *(n for pair in state["rungs"].values() for n in pair),
+    ):
         _expect(count, int)
     if any(len(pair) != 2 or not math.isfinite(float(rung)) for rung, pair in state["rungs"].items()):
         raise ValueError

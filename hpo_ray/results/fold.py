@@ -1,6 +1,6 @@
 """A run's journal, folded into columns: what `history` makes of the events, for frames, without an object a report.
 
-Equal to `history.load` by a property test: an attempt's reports that come after its death are left out, what is measured
+Equal to `history.load` by a property test: reports that come after their attempt's death are left out, what is measured
 again at a fidelity replaces what was there, what has not ended is interrupted once no driver lives.
 """
 
@@ -31,8 +31,13 @@ FAILED = ("failed", "out_of_memory")
 
 @dataclass
 class Trial:
-    """A trial but for its reports. Times are Unix seconds; `first`, `last` and `said` are the lines that told of it first
-    and last, and that said its status."""
+    """A trial but for its reports. Times are Unix seconds.
+
+    Attributes:
+        first: The line that told of it first; -1: none has, likewise the next.
+        last: The line that told of it last.
+        said: The line that said its status.
+    """
 
     trial_id: str
     config_id: str = ""
@@ -67,8 +72,8 @@ class Fold:
         experiment: As the last driver started it.
         trials: By number; `order` has the numbers as they appeared.
         reports: Those that count, by trial as they appeared, then by rising fidelity.
-        accepted: Those of living attempts, without metrics, sorted by trial number and place; what was measured twice is
-            there twice.
+        accepted: Those of living attempts, without metrics, sorted by trial number and place; here what was measured
+            twice is there twice.
         attempt_of: The attempt (its place in `attempts`, -1: none) of each of `accepted`.
         rungs: Decisions, as trial number and event, likewise `failures`, with the fidelity reached besides.
         ended: Whether the last driver said so.
@@ -207,7 +212,7 @@ class Fold:
             under_way, current = np.full(len(trial), -1), np.zeros(len(trial), np.int64)
         alive = block.attempt[by_place] == current
         counted = by_place[alive]
-        self.accepted = Block(*(getattr(block, name)[counted] for name in COLUMNS))
+        self.accepted = Block(**{name: getattr(block, name)[counted] for name in COLUMNS})
         self.attempt_of: Ints = under_way[alive]
         self.order = sorted(range(number), key=lambda n: self.trials[n].first)
         rank = np.empty(number, np.int64)
@@ -227,4 +232,4 @@ class Fold:
 def _taken(block: Block, rows: Ints) -> Block:
     metrics = {name: (v[rows], None if known is None else known[rows]) for name, (v, known) in block.metrics.items()}
     metrics = {name: pair for name, pair in metrics.items() if (len(rows) if pair[1] is None else pair[1].any())}
-    return Block(*(getattr(block, name)[rows] for name in COLUMNS), metrics)
+    return Block(**{name: getattr(block, name)[rows] for name in COLUMNS}, metrics=metrics)

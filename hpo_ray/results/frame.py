@@ -82,8 +82,8 @@ def _frame(level: str, names: list[str], tables: list[Table]) -> pd.DataFrame:
 
     sizes = [len(table) for table in tables]
     categories = sorted(set(names))
-    codes = np.repeat([categories.index(name) for name in names], sizes)
-    columns: dict[str, Any] = {"run": pd.Categorical.from_codes(codes, categories)}
+    codes = np.repeat(np.array([categories.index(name) for name in names], np.int64), sizes)
+    columns: dict[str, Any] = {"run": pd.Categorical.from_codes(codes, dtype=pd.CategoricalDtype(categories))}
     for name, kind in COLUMNS[level].items():
         columns[name] = dtypes.fixed(kind, [table.columns[name] for table in tables])
     configs = [config for table in tables for config in table.configs]

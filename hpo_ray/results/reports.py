@@ -1,7 +1,7 @@
 """A journal's reports as columns, parsed many lines at a time: a million of them would be a gigabyte of Python objects.
 
-Lines are given to pyarrow's JSON reader where it provably sees what `events.parse` would: ASCII without escapes, exactly
-one object a line, every number finite, every field known. Any other line goes through `events.parse`.
+Lines are given to pyarrow's JSON reader where it provably sees what `events.parse` would: ASCII without escapes, one
+object a line, every number finite, every field known. Any other line goes through `events.parse`.
 """
 
 from __future__ import annotations
@@ -72,7 +72,7 @@ class Reports:
             lines, positions = lines[1:], positions[1:]
         if not lines:
             return
-        block = self._quickly(lines, positions) if _FEW < len(lines) and self._metrics else None
+        block = self._quickly(lines, positions) if len(lines) > _FEW and self._metrics else None
         if block is not None:
             self._blocks.append(block)
         elif len(lines) <= _FEW:
@@ -179,12 +179,13 @@ class Reports:
             known = np.array([name in event["metrics"] for event in found])
             values = np.array([float(event["metrics"].get(name, np.nan)) for event in found])
             metrics[name] = (values, None if known.all() else known)
+        numbers = [self._numbers.setdefault(event["trial_id"], len(self._numbers)) for event in found]
         return Block(
-            np.array([position for position, _ in rows], np.int64),
-            np.array([self._numbers.setdefault(e["trial_id"], len(self._numbers)) for e in found], np.int64),
-            np.array([event["attempt"] for event in found], np.int64),
-            *map(column, ("time", "fidelity", "elapsed_s", "since")),
-            metrics,
+            position=np.array([position for position, _ in rows], np.int64),
+            trial=np.array(numbers, np.int64),
+            attempt=np.array([event["attempt"] for event in found], np.int64),
+            **{key: column(key) for key in ("time", "fidelity", "elapsed_s", "since")},
+            metrics=metrics,
         )
 
 

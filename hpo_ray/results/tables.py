@@ -19,8 +19,8 @@ if TYPE_CHECKING:
 
     from hpo_ray.results.fold import Fold
 
-# Level -> its columns, `run` left out, and what they hold; configuration and metrics follow. `name` is text that repeats
-# (categorical), `count` an integer that may be missing, `time` Unix seconds.
+# Level -> its columns but `run`, and what they hold; configuration and metrics follow. `name` is text that repeats, for
+# a categorical; `count` an integer that may be missing; `time` Unix seconds.
 COLUMNS: dict[str, dict[str, str]] = {
     "trials": {
         "trial_id": "text",

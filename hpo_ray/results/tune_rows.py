@@ -1,7 +1,7 @@
 """The reports in Ray Tune's ``result.json`` files, many files at a time, as columns.
 
-Nested values are named as Ray names them, ``outer/inner``. Files whose lines all have the shape of their first go through
-pyarrow's JSON reader together; others line by line.
+Nested values are named as Ray names them, ``outer/inner``. Files whose lines all have the shape of their first go
+through pyarrow's JSON reader together; others line by line.
 """
 
 from __future__ import annotations
@@ -20,9 +20,12 @@ if TYPE_CHECKING:
 
 # What Ray adds to each report; of these, ``training_iteration`` is the fidelity and a metric too.
 BOOKKEEPING = frozenset(
-    "timestamp checkpoint_dir_name done trial_id date time_this_iter_s time_total_s pid hostname node_ip config"
-    " time_since_restore iterations_since_restore experiment_tag experiment_id should_checkpoint"
-    " episodes_total timesteps_total timesteps_since_restore timesteps_this_iter".split()
+    [
+        *("timestamp", "date", "trial_id", "pid", "hostname", "node_ip", "config", "experiment_tag", "experiment_id"),
+        *("done", "checkpoint_dir_name", "should_checkpoint", "time_this_iter_s", "time_total_s", "time_since_restore"),
+        *("iterations_since_restore", "episodes_total", "timesteps_total", "timesteps_since_restore"),
+        "timesteps_this_iter",
+    ]
 )
 _TEXT = {"checkpoint_dir_name"}  # null until there is one
 _MOST_BYTES = 32 << 20

@@ -35,7 +35,10 @@ CONFIGS = st.dictionaries(st.sampled_from(["lr", "n"]), st.sampled_from([1, 2, 0
 
 def event(kind: str, **fields: Any) -> st.SearchStrategy[dict[str, Any]]:
     return st.fixed_dictionaries(
-        {"event": st.just(kind), **{k: v if isinstance(v, st.SearchStrategy) else st.just(v) for k, v in fields.items()}}
+        {
+            "event": st.just(kind),
+            **{k: v if isinstance(v, st.SearchStrategy) else st.just(v) for k, v in fields.items()},
+        }
     )
 
 
@@ -71,7 +74,9 @@ OTHERS = st.one_of(
     event("trial_started", trial_id=IDS, attempt=ATTEMPTS, gpus=0.5),
     event("trial_started", trial_id=IDS, attempt=ATTEMPTS, gpus=0.5),
     event("rung_decided", trial_id=IDS, attempt=0, rung=1, value=0.5, cutoff=0.4, kept=st.booleans()),
-    event("trial_ended", trial_id=IDS, attempt=0, status=st.sampled_from(["completed", "failed", "interrupted", "odd"])),
+    event(
+        "trial_ended", trial_id=IDS, attempt=0, status=st.sampled_from(["completed", "failed", "interrupted", "odd"])
+    ),
     event("trial_ended", trial_id=IDS, status="interrupted", reason='of "event":"trial_reported"', cause="killed"),
     event("run_started", experiment=st.sampled_from([{"metric": "loss", "mode": "max"}, {"metric": "acc"}, {}, 3])),
     event("run_ended", status="completed"),
@@ -226,9 +231,7 @@ def test_sound_reports_are_read_many_at_a_time(tmp_path: Path) -> None:
 
 @settings(deadline=None, max_examples=60)
 @given(seed=st.integers(0, 2**32))
-def test_what_attempts_cost_adds_up_to_the_runs_totals(
-    tmp_path_factory: pytest.TempPathFactory, seed: int
-) -> None:
+def test_what_attempts_cost_adds_up_to_the_runs_totals(tmp_path_factory: pytest.TempPathFactory, seed: int) -> None:
     folder = tmp_path_factory.mktemp("run")
     events = Story(seed).events
     lines = [json.dumps(journal.encode(event), separators=(",", ":")) for event in events]

@@ -80,7 +80,9 @@ def test_a_line_that_no_driver_wrote_is_left_out_and_told(
 def test_halves_of_characters_are_no_trouble_to_what_writes_them(tmp_path: Path) -> None:
     run_dir = write_run(tmp_path / "r", ended=False)
     with (run_dir / journal.FILE_NAME).open("a") as file:
-        file.write(r'{"v":1,"time":9,"event":"trial_ended","trial_id":"0003","status":"failed","reason":"\ud800\u00e9"}')
+        file.write(
+            r'{"v":1,"time":9,"event":"trial_ended","trial_id":"0003","status":"failed","reason":"\ud800\u00e9"}'
+        )
     assert load_results(run_dir)["reason"].tolist()[-1] == "?é"
     compact(run_dir)
     assert load_results(run_dir)["reason"].tolist()[-1] == "?é"
@@ -191,9 +193,7 @@ def test_a_journal_that_is_no_plain_file_is_one_clear_mistake(tmp_path: Path, ki
         assert len(caught.value.problems) == 1
 
 
-def test_one_run_that_cannot_be_read_does_not_hide_the_others(
-    tmp_path: Path, caplog: pytest.LogCaptureFixture
-) -> None:
+def test_one_run_that_cannot_be_read_does_not_hide_the_others(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
     write_run(tmp_path / "runs/a")
     (tmp_path / "runs/b").mkdir()
     (tmp_path / "runs/b" / journal.FILE_NAME).symlink_to("/etc/passwd")
@@ -236,7 +236,9 @@ def test_totals_of_the_wrong_shape_are_not_believed(tmp_path: Path, change: dict
     assert journal.encode(snapshot.load(run_dir).state()) == journal.encode(true.state())
 
 
-@pytest.mark.parametrize("text", ["[" * 100_000, '{"host":"h","pid":1e999,"since":1}', '{"host":1,"pid":[],"since":{}}'])
+@pytest.mark.parametrize(
+    "text", ["[" * 100_000, '{"host":"h","pid":1e999,"since":1}', '{"host":1,"pid":[],"since":{}}']
+)
 def test_a_lock_that_says_nothing_locks_nothing(tmp_path: Path, text: str) -> None:
     run_dir = write_run(tmp_path / "r", ended=False)
     (run_dir / lock.FILE_NAME).write_text(text)

@@ -84,7 +84,7 @@ def test_other_file_systems_hold_runs_too(tree: Path, monkeypatch: pytest.Monkey
 
 @pytest.mark.parametrize("uri", ["nonsense://bucket/*", "file://"])
 def test_a_uri_that_names_nothing_is_one_mistake(uri: str) -> None:
-    with pytest.raises(InvalidInput, match="cannot be opened|no run found") as caught:
+    with pytest.raises(InvalidInput, match=r"cannot be opened|no run found") as caught:
         load_results(uri)
     assert len(caught.value.problems) == 1
 

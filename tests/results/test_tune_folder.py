@@ -26,7 +26,13 @@ def objective(config: dict[str, Any]) -> None:
         extra = {"late": 1.5} if epoch > 3 else {}
         accuracy = math.nan if epoch == 2 else math.inf if epoch == 3 else config["x"]
         nested = {"a": epoch, "b": {"c": 2.5}}
-        told = {"loss": config["x"] / epoch, "accuracy": accuracy, "good": epoch % 2 == 0, "note": "é", "nested": nested}
+        told = {
+            "loss": config["x"] / epoch,
+            "accuracy": accuracy,
+            "good": epoch % 2 == 0,
+            "note": "é",
+            "nested": nested,
+        }
         tune.report({**told, **extra})
         if epoch == 3 and config["net"]["layers"] == 2:
             raise ValueError("too deep")
@@ -73,7 +79,9 @@ def agree(run_dir: Path, results: Any) -> None:
         ours = by_trial(reports, trial_id)
         for name in METRICS:
             expected = theirs[name].tolist() if name in theirs else [math.nan] * len(theirs)
-            assert pd.Series(ours[name].tolist()).equals(pd.Series(expected).astype(pd.Series(ours[name].tolist()).dtype))
+            assert pd.Series(ours[name].tolist()).equals(
+                pd.Series(expected).astype(pd.Series(ours[name].tolist()).dtype)
+            )
         assert ours["fidelity"].tolist() == theirs["training_iteration"].tolist()
         assert ours["elapsed_s"].tolist() == theirs["time_total_s"].tolist()
         [trial] = by_trial(trials, trial_id).to_dict("records")
