@@ -1,9 +1,9 @@
 """A directory as Ray Tune leaves it, of any size, without the hours that Ray would take.
 
-One small real Ray run is the template: its state file, its trials' files, its rows. Each further trial is the template's
-`Trial` with its own identity, written with Ray's own `get_json_state`, and rows that differ in their measured numbers
-only. What Ray's loaders read is thus what Ray wrote, field for field; pickles, TensorBoard files and the CSV, which they
-do not read while `result.json` is there, are left out.
+One small real Ray run is the template: its state file, its trials' files, its rows. Each further trial is the
+template's `Trial` with its own identity, written with Ray's own `get_json_state`, and rows that differ in their
+measured numbers only. What Ray's loaders read is thus what Ray wrote, field for field. Pickles, TensorBoard files and
+the CSV, which they do not read while `result.json` is there, are left out.
 """
 
 from __future__ import annotations
