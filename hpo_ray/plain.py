@@ -72,8 +72,8 @@ def whole(file: BinaryIO, limit: int = DOCUMENT_LIMIT) -> bytes:
     return b"".join(parts)
 
 
-def line_blocks(file: BinaryIO, limit: int = LINE_LIMIT, size: int = _BLOCK) -> Iterator[tuple[list[bytes], int]]:
-    """A file's lines, many at a time, without their ends; the last one may lack its own.
+def text_blocks(file: BinaryIO, limit: int = LINE_LIMIT, size: int = _BLOCK) -> Iterator[tuple[bytes, int]]:
+    """A file's whole lines, many at a time.
 
     Args:
         file: Read from where it stands.
@@ -81,7 +81,7 @@ def line_blocks(file: BinaryIO, limit: int = LINE_LIMIT, size: int = _BLOCK) -> 
         size: About how many bytes are read at once.
 
     Yields:
-        Lines, and how many were left out among them.
+        Lines with newlines between them, none at the end; and how many were left out before or among them.
     """
     rest: list[bytes] = []  # the pieces of a line that has not ended
     held = 0
@@ -93,20 +93,26 @@ def line_blocks(file: BinaryIO, limit: int = LINE_LIMIT, size: int = _BLOCK) -> 
             if held > limit:
                 rest, held, skipping = [], 0, True
             continue
-        lines, long = head.split(b"\n"), int(skipping)
-        if skipping:
-            del lines[0]
-        elif rest:
-            lines[0] = b"".join([*rest, lines[0]])
-        if (lines and len(lines[0]) > limit) or size > limit:
+        end = head.find(b"\n")
+        first = end if end >= 0 else len(head)
+        long = int(skipping or held + first > limit)
+        text = head[first + 1 :] if long else b"".join([*rest, head]) if rest else head
+        if size > limit:
+            lines = text.split(b"\n")
             kept = [line for line in lines if len(line) <= limit]
-            long, lines = long + len(lines) - len(kept), kept
-        yield lines, long
+            text, long = b"\n".join(kept), long + len(lines) - len(kept)
+        yield text, long
         rest, held, skipping = [tail] if tail else [], len(tail), False
     if skipping:
-        yield [], 1
+        yield b"", 1
     elif rest:
-        yield [b"".join(rest)], 0
+        yield (b"", 1) if held > limit else (b"".join(rest), 0)
+
+
+def line_blocks(file: BinaryIO, limit: int = LINE_LIMIT, size: int = _BLOCK) -> Iterator[tuple[list[bytes], int]]:
+    """As `text_blocks`, its lines apart."""
+    for text, long in text_blocks(file, limit, size):
+        yield text.split(b"\n"), long
 
 
 def loads(text: bytes) -> Any:

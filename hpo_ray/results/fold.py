@@ -6,17 +6,16 @@ again at a fidelity replaces what was there, what has not ended is interrupted o
 
 from __future__ import annotations
 
-import itertools
 import math
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from hpo_ray import events, journal, plain
+from hpo_ray import journal, plain
 from hpo_ray.events import Event
 from hpo_ray.history import UNFINISHED
-from hpo_ray.results.reports import COLUMNS, KIND, Block, Reports
+from hpo_ray.results.reports import COLUMNS, Block, Reports
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -97,23 +96,13 @@ class Fold:
         Raises:
             OSError: It cannot be read.
         """
-        reports, others, line = Reports(self._numbers), list[tuple[int, Event]](), 0
+        reports, line = Reports(self._numbers), 0
         with place.open(journal.FILE_NAME) as file:
-            for lines, too_long in plain.line_blocks(file):
+            for text, too_long in plain.text_blocks(file):
                 self.damaged += too_long
-                reported = [KIND in text for text in lines]
-                at = np.flatnonzero(reported) + line
-                reports.take(list(itertools.compress(lines, reported)), at)
-                for position, text in enumerate(lines, line):
-                    if not reported[position - line] and text and not text.isspace():
-                        event = events.parse(text)
-                        if event is None:
-                            self.damaged += 1
-                        elif event["event"] in events.KNOWN:
-                            others.append((position, event))
-                line += len(lines)
+                line += reports.take(text, line)
         self.damaged += reports.damaged
-        self._apply(sorted([*others, *reports.others], key=lambda pair: pair[0]), reports.whole(), line)
+        self._apply(sorted(reports.others, key=lambda pair: pair[0]), reports.whole(), line)
 
     def close(self, *, alive: bool) -> None:
         """Say how what has not ended stands: whether a driver lives was looked up after the journal was read."""

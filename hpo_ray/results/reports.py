@@ -20,8 +20,10 @@ if TYPE_CHECKING:
     Floats = NDArray[np.float64]
     Ints = NDArray[np.int64]
 
-KIND = b'"event":"trial_reported"'
-_BEGINNING = b'{"v":1,"time":'
+# How our writer begins a report's line: eight bytes at two places, and between them the time, of so many bytes.
+_BEGINNING, _KIND, _BEFORE_TIME, _TO_KIND = b'{"v":1,"', b"reported", len(b'{"v":1,"time":'), len(b',"event":"trial_')
+_TIMES = (12, 13, 14)
+_NEWLINE, _BRACE = b"\n}"
 # Below so many lines the quick way's own cost is not worth it.
 _FEW = 64
 _MOST_METRICS = 256
@@ -50,11 +52,11 @@ class Block:
 
 
 class Reports:
-    """Takes in the lines of a journal that look like reports.
+    """Takes in a journal's lines.
 
     Attributes:
         damaged: How many could not be read.
-        others: Events among them that are no reports after all, with their places.
+        others: The events that are no reports, with their places.
     """
 
     def __init__(self, trial_number: dict[str, int]) -> None:
@@ -65,22 +67,37 @@ class Reports:
         self._blocks: list[Block] = []
         self._metrics: dict[str, None] = {}
 
-    def take(self, lines: list[bytes], positions: Ints) -> None:
-        """Read lines that stand at these places in the journal."""
-        if len(lines) > _FEW and not self._metrics:
-            self._slowly(lines[:1], positions[:1])  # which names there are
-            lines, positions = lines[1:], positions[1:]
-        if not lines:
-            return
-        block = self._quickly(lines, positions) if len(lines) > _FEW and self._metrics else None
-        if block is not None:
-            self._blocks.append(block)
-        elif len(lines) <= _FEW:
-            self._slowly(lines, positions)
-        else:
-            half = len(lines) // 2
-            self.take(lines[:half], positions[:half])
-            self.take(lines[half:], positions[half:])
+    def take(self, text: bytes, line: int) -> int:
+        """Read lines, the first of which is the journal's line number `line`; returns how many they are."""
+        ends = np.append(np.flatnonzero(np.frombuffer(text, np.uint8) == _NEWLINE), len(text))
+        starts = np.append(0, ends[:-1] + 1)
+        quick = _like_reports(text, starts, ends)
+        slow = np.flatnonzero(~quick)
+        self._slowly([text[starts[at] : ends[at]] for at in slow.tolist()], slow + line)
+        pieces = np.append(-1, slow), np.append(slow, len(starts))
+        view = memoryview(text)
+        lines = [view[starts[a + 1] : ends[b - 1] + 1] for a, b in zip(*pieces, strict=True) if b > a + 1]
+        fast = np.flatnonzero(quick)
+        lengths = (ends - starts)[fast] + 1
+        after = np.cumsum(lengths)
+        self._quick(b"".join(lines), after - lengths, after - 1, fast + line)
+        return len(starts)
+
+    def _quick(self, text: bytes, starts: Ints, ends: Ints, positions: Ints) -> None:
+        """Read lines that look like our writer's reports, many at once where they are."""
+        if len(starts) > _FEW and not self._metrics:  # which names there are
+            self._slowly([text[starts[0] : ends[0]]], positions[:1])
+            starts, ends, positions = starts[1:], ends[1:], positions[1:]
+        if len(starts) > _FEW:
+            block = self._quickly(text[starts[0] : ends[-1]], positions) if self._metrics else None
+            if block is not None:
+                self._blocks.append(block)
+                return
+            half = len(starts) // 2
+            for part in (slice(None, half), slice(half, None)):
+                self._quick(text, starts[part], ends[part], positions[part])
+        elif len(starts):
+            self._slowly([text[start:end] for start, end in zip(starts, ends, strict=True)], positions)
 
     def whole(self) -> Block:
         """All that was taken in, as one block in no particular order."""
@@ -92,17 +109,16 @@ class Reports:
         names = dict.fromkeys(name for block in blocks for name in block.metrics)
         return Block(**columns, metrics={name: _joined(blocks, name) for name in names})
 
-    def _quickly(self, lines: list[bytes], positions: Ints) -> Block | None:
-        """The block that they are; None where any of them may be something else."""
+    def _quickly(self, data: bytes, positions: Ints) -> Block | None:
+        """The block that lines are; None where any of them may be something else.
+
+        Each begins and ends as an object does, so that none can end on another line.
+        """
         import pyarrow as pa
         import pyarrow.json
 
-        data = b"\n".join(lines)
-        # Beginning and end of every line are those of an object, so that none ends on another line.
-        framed = data.startswith(_BEGINNING) and data.endswith(b"}")
-        framed = framed and data.count(b"}\n" + _BEGINNING) == len(lines) - 1
         nulls = b"null" in data and any(found in data for found in (b":null", b" ", b"\t", b"\r"))
-        if not framed or not data.isascii() or b"\\" in data or nulls or len(self._metrics) > _MOST_METRICS:
+        if not data.isascii() or b"\\" in data or nulls or len(self._metrics) > _MOST_METRICS:
             return None
         number, whole, text = pa.float64(), pa.int64(), pa.string()
         metrics = pa.struct([(name, number) for name in self._metrics])
@@ -116,7 +132,9 @@ class Reports:
             ).combine_chunks()
         except (pa.ArrowException, OSError):
             return None
-        if table.num_rows != len(lines) or any(table[name].null_count for name in (*fields, "metrics", "elapsed_s")):
+        if table.num_rows != len(positions) or any(
+            table[name].null_count for name in (*fields, "metrics", "elapsed_s")
+        ):
             return None
         return self._block(table, positions)
 
@@ -156,6 +174,8 @@ class Reports:
     def _slowly(self, lines: list[bytes], positions: Ints) -> None:
         rows: list[tuple[int, Event]] = []
         for position, line in zip(positions.tolist(), lines, strict=True):
+            if not line or line.isspace():
+                continue
             event = events.parse(line)
             if event is None:
                 self.damaged += 1
@@ -187,6 +207,23 @@ class Reports:
             **{key: column(key) for key in ("time", "fidelity", "elapsed_s", "since")},
             metrics=metrics,
         )
+
+
+def _like_reports(text: bytes, starts: Ints, ends: Ints) -> NDArray[np.bool_]:
+    """Which lines begin and end as our writer's reports do."""
+    shortest = _BEFORE_TIME + max(_TIMES) + _TO_KIND + len(_KIND)
+    quick = ends - starts > shortest
+    if not quick.any():
+        return quick
+    # Every eight bytes as one number: a view in steps of one byte.
+    words = np.ndarray(len(text) - 7, "<u8", text, strides=(1,))
+    begin = starts[quick]
+    kind, beginning = (np.frombuffer(word, "<u8")[0] for word in (_KIND, _BEGINNING))
+    found = np.zeros(len(begin), bool)
+    for width in _TIMES:
+        found |= words[begin + (_BEFORE_TIME + width + _TO_KIND)] == kind
+    quick[quick] = found & (words[begin] == beginning) & (np.frombuffer(text, np.uint8)[ends[quick] - 1] == _BRACE)
+    return quick
 
 
 def _joined(blocks: list[Block], name: str) -> tuple[Floats, NDArray[np.bool_] | None]:
