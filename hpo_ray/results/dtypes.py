@@ -21,8 +21,10 @@ def fixed(kind: str, parts: list[Any]) -> Any:
     if kind in ("status", "name"):
         values = [value for part in parts for value in part]
         return pd.Categorical(values, STATUSES if kind == "status" else sorted({v for v in values if v is not None}))
-    if kind == "count" or (kind == "int" and any(isinstance(part, list) and None in part for part in parts)):
+    if kind == "count":
         return pd.array([value for part in parts for value in part], dtype="Int64")
+    if kind == "int" and any(getattr(part, "dtype", None) == np.float64 for part in parts):  # some do not say
+        return pd.array(_one([np.asarray(part, np.float64) for part in parts]), dtype="Int64")
     types = {"int": np.int64, "bool": np.bool_}
     values = _one([np.asarray(part, types.get(kind, np.float64)) for part in parts])
     if kind == "time":

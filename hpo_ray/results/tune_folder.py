@@ -15,6 +15,8 @@ import re
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
+import numpy as np
+
 from hpo_ray import plain
 from hpo_ray.results import tune_rows
 from hpo_ray.results.tables import COLUMNS, Coded, Table
@@ -27,6 +29,7 @@ _STATE = re.compile(r"experiment_state-.*\.json")
 _STATE_LIMIT = 1 << 30
 _STATUS = {"TERMINATED": "completed", "ERROR": "failed"}
 _START = re.compile(r'"start_time": ([0-9.]{1,20})')
+_ID = re.compile(rb'"trial_id": "([0-9a-zA-Z_]{1,64})"')
 _TAIL = 64 << 10
 
 
@@ -47,13 +50,29 @@ def load(place: Place, level: str) -> tuple[Table, int]:
     Ray writes neither decisions nor attempts down: those levels are empty. The fidelity is ``training_iteration``.
     """
     if level not in ("trials", "reports"):
-        return Table({name: Coded(_none(), []) if name == "trial_id" else [] for name in COLUMNS[level]}), 0
-    trials, damaged = _trials(place)
+        return Table(
+            {name: Coded(np.empty(0, np.int64), []) if name == "trial_id" else [] for name in COLUMNS[level]}
+        ), 0
     if level == "reports":
-        rows, bad = tune_rows.read([_lines(place, trial.folder) for trial in trials])
-        return _reports(trials, rows), damaged + bad
+        names = [name for name, folder in sorted(place.entries().items()) if folder]
+        found = [(_name(lines, name), lines, long) for name in names for lines, long in [_lines(place, name)]]
+        found.sort(key=lambda file: file[0])
+        rows, damaged = tune_rows.read((lines, long) for _, lines, long in found)
+        return _reports([name for name, _, _ in found], rows), damaged
+    trials, damaged = _trials(place)
     rows, bad = tune_rows.read([(_last_line(place, trial.folder), 0) for trial in trials])
     return _summaries(place, trials, rows), damaged + bad
+
+
+def _name(lines: list[bytes], folder: str) -> str:
+    """A trial's id, from its reports; its folder's name where they do not tell."""
+    for line in lines:
+        names = _ID.findall(line)
+        row = None if len(names) == 1 == line.count(b'"trial_id"') else tune_rows.row_of(line)
+        name = names[0].decode() if row is None and len(names) == 1 else (row or {}).get("trial_id")
+        if isinstance(name, str):
+            return name
+    return folder
 
 
 def _trials(place: Place) -> tuple[list[TuneTrial], int]:
@@ -138,11 +157,11 @@ def _last_line(place: Place, folder: str) -> list[bytes]:
     return next(([line] for line in reversed(lines) if tune_rows.is_row(line)), [])
 
 
-def _reports(trials: list[TuneTrial], rows: Rows) -> Table:
+def _reports(trial_ids: list[str], rows: Rows) -> Table:
     codes = rows.source
     columns = {
-        "trial_id": Coded(codes, [trial.trial_id for trial in trials]),
-        "attempt": [None] * len(codes),
+        "trial_id": Coded(codes, trial_ids),
+        "attempt": np.full(len(codes), np.nan),
         "fidelity": rows.number("training_iteration"),
         "elapsed_s": rows.number("time_total_s"),
     }
@@ -189,9 +208,3 @@ def _error(place: Place, trial: TuneTrial) -> str:
             text = plain.whole(file).decode("utf-8", "replace")
         return next((line.strip() for line in reversed(text.splitlines()) if line.strip()), "")
     return ""
-
-
-def _none() -> Any:
-    import numpy as np
-
-    return np.empty(0, np.int64)
