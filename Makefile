@@ -43,6 +43,7 @@ check-slow: $(STAMP)  ## The tests that take minutes.
 bench: $(STAMP)  ## Ratios against peers on the same work; tables in benchmarks/results/.
 	$(BIN)/python benchmarks/throughput.py
 	$(BIN)/python benchmarks/journal_cost.py
+	$(BIN)/python benchmarks/results_load.py
 	$(BIN)/python benchmarks/training_loop.py
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check --editable '.[bench]'
 	$(BIN)/python benchmarks/feature_cache.py
