@@ -1,4 +1,4 @@
-"""Pictures of results: frames in, matplotlib figures out. Readable in print, on dark pages and by the colour-blind.
+"""Pictures of a model and of a range test: frames in, figures out. Those of a sweep: `sweep_plots`, `parameter_plots`.
 
 Knows pandas and matplotlib; nothing of journals, torch or Ray.
 """
@@ -6,8 +6,7 @@ Knows pandas and matplotlib; nothing of journals, torch or Ray.
 from __future__ import annotations
 
 from collections.abc import Mapping
-from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import matplotlib as mpl
 import numpy as np
@@ -16,23 +15,24 @@ from matplotlib.figure import Figure
 from numpy.typing import NDArray
 
 from hpo_ray.results.calibration import calibration_error
+from hpo_ray.results.style import BLUE, GREEN, ORANGE, PURPLE, STYLE, VERMILION, save, shortened
 
 if TYPE_CHECKING:
     import pandas as pd
 
-# Okabe & Ito 2008, "Color Universal Design": told apart with any colour vision, and mostly in grey.
-BLUE, ORANGE, GREEN, VERMILION, PURPLE = "#0072B2", "#E69F00", "#009E73", "#D55E00", "#CC79A7"
-_STYLE: Any = {
-    "font.size": 10,
-    "axes.spines.top": False,
-    "axes.spines.right": False,
-    "axes.grid": True,
-    "grid.color": "#dddddd",
-    "grid.linewidth": 0.6,
-    "figure.facecolor": "white",  # pictures keep their page on a dark screen
-    "legend.frameon": False,
-    "legend.handlelength": 1.6,
-}
+__all__ = [
+    "BLUE",
+    "GREEN",
+    "ORANGE",
+    "PURPLE",
+    "VERMILION",
+    "calibration",
+    "confusion_matrix",
+    "lr_range",
+    "save",
+    "shortened",
+]
+
 _MARKS = {"steepest": (ORANGE, "v"), "valley": (GREEN, "o"), "minimum": (PURPLE, "s"), "slide": (VERMILION, "D")}
 
 
@@ -46,7 +46,7 @@ def lr_range(
         suggestions: Rates by name; None where the curve gives none.
         bounds: The range to search in, shaded.
     """
-    with mpl.rc_context(_STYLE):
+    with mpl.rc_context(STYLE):
         figure = Figure(figsize=(7, 4), layout="constrained")
         axes = figure.subplots()
         finite = curve[np.isfinite(curve["smoothed"])]
@@ -89,7 +89,7 @@ def confusion_matrix(frame: pd.DataFrame) -> Figure:
     upright = long > cell
     size = (cell * columns + long + 0.5, cell * rows + 0.75 + (long if upright else 0.25))
     number = min(11.0, 36 * cell, 61 * cell / (0.62 * len(str(counts.max()))))
-    with mpl.rc_context({**_STYLE, "axes.grid": False}):
+    with mpl.rc_context({**STYLE, "axes.grid": False}):
         figure = Figure(figsize=(max(size[0], 3.2), size[1]), layout="constrained")
         axes = figure.subplots()
         colours = _cells(counts / np.maximum(counts.sum(1, keepdims=True), 1))
@@ -119,7 +119,7 @@ def calibration(table: pd.DataFrame) -> Figure:
     Args:
         table: From `hpo_ray.results.calibration.calibration`.
     """
-    with mpl.rc_context(_STYLE):
+    with mpl.rc_context(STYLE):
         figure = Figure(figsize=(5.5, 5.5), layout="constrained")
         above, below = figure.subplots(2, 1, sharex=True, height_ratios=[4, 1])
         sure, accuracy, n = (table[name].to_numpy() for name in ("confidence", "accuracy", "n"))
@@ -145,24 +145,8 @@ def calibration(table: pd.DataFrame) -> Figure:
         return figure
 
 
-def shortened(name: str, most: int = 24) -> str:
-    """A name of `most` characters at most, without its middle if it is longer."""
-    return name if len(name) <= most else f"{name[: most // 2].rstrip()}…{name[len(name) - (most - 1) // 2 :].lstrip()}"
-
-
 def _cells(share: NDArray[np.float64]) -> NDArray[np.float64]:
     """Colours `rows x columns x 3`: from white, the diagonal to blue, errors to vermilion, small ones seen as well."""
     ink = np.where(np.eye(*share.shape)[..., None] > 0, to_rgb(BLUE), to_rgb(VERMILION))
     found: NDArray[np.float64] = 1 - np.sqrt(share)[..., None] * (1 - ink)
     return found
-
-
-def save(figure: Figure, path: Path) -> None:
-    """Writes a picture, whole or not at all; the format is the file's ending.
-
-    Raises:
-        OSError: It cannot be written.
-    """
-    partial = path.with_name(f".{path.stem}.partial{path.suffix}")
-    figure.savefig(partial, dpi=150)
-    partial.replace(path)

@@ -1,0 +1,86 @@
+"""The first two chapters: which configuration, and how sure that is."""
+
+from __future__ import annotations
+
+import math
+
+from hpo_ray.errors import InvalidInput
+from hpo_ray.report.blocks import Block, Facts, Paragraph, Section, Table
+from hpo_ray.report.subject import Subject, cell
+from hpo_ray.results.analysis import best
+from hpo_ray.screen import number
+
+
+def answer(subject: Subject) -> Section:
+    """Best configuration and its value."""
+    found, run = subject.summary, subject.run
+    if found["best_trial"] is None:
+        said = "No trial reported a finite value, so there is no best configuration."
+        return Section("answer", "The answer", [Paragraph(said, warning=True)])
+    blocks: list[Block] = []
+    value = f"{subject.metric} {number(found['best_value'])} at {subject.unit} {found['best_fidelity']:g}"
+    lead = f"Trial {found['best_trial']} is best: {value} (validation)."
+    if found["test"]:
+        test = found["test"]
+        low, high, _ = found["interval"]
+        lead += f" On test data that no choice was made on, {test['errors']} of {test['n']} are wrong: "
+        lead += f"error {test['error']:.2%}, 95 % interval {low:.2%} to {high:.2%}."
+    blocks.append(Paragraph(lead))
+    blocks.append(Facts([(str(key), _said(value)) for key, value in found["best_config"].items()]))
+    trial = run.trials[found["best_trial"]]
+    if trial.status in ("failed", "out_of_memory"):
+        blocks.append(Paragraph(f"That trial {trial.status.replace('_', ' ')} after it had reported this.", True))
+    return Section("answer", "The answer", blocks)
+
+
+def certainty(subject: Subject) -> Section:
+    """Interval, posterior mean beside raw value, what makes the value flattering."""
+    found = subject.summary
+    blocks: list[Block] = []
+    if found["best_trial"] is not None:
+        n = subject.measured
+        flattering = f"The validation value is the best of {n}, and so flattering" if n > 1 else "There is one value"
+        judged = "; the test error above is not." if found["test"] else "; no test data were left to judge it by."
+        blocks.append(Paragraph(flattering + (judged if n > 1 else ": nothing to compare it with.")))
+        blocks += _posterior(subject)
+        if found["interval"] and not found["test"]:
+            low, high, _ = found["interval"]
+            said = f"95 % interval of the best value from {subject.metric}_se: {number(low)} to {number(high)}."
+            blocks.append(Paragraph(said))
+        if found["gap"]:
+            train, valid = found["gap"]
+            said = f"val_loss {number(valid)} is far above train_loss {number(train)}: it has learned by heart."
+            blocks.append(Paragraph(f"{said} Augmentation, dropout, weight decay or more data may help.", True))
+    failure = (subject.run.ended or {}).get("test_failure")
+    if failure:
+        blocks.append(Paragraph(f"The winner could not be scored on test data: {failure}", True))
+    seed, repeats = subject.run.experiment.get("seed"), subject.run.experiment.get("repeats") or 1
+    folds = subject.run.experiment.get("folds") or 1
+    said = f"Each configuration was trained {folds} × {repeats} times (folds × repeats)"
+    blocks.append(Paragraph(f"{said}; the seed is {seed}. Another seed may find another winner."))
+    return Section("certainty", "How sure it is", blocks)
+
+
+def _posterior(subject: Subject) -> list[Block]:
+    if subject.space is None or not subject.space.names or not subject.measured:
+        return []
+    try:
+        table = best(subject.trials, subject.space, subject.metric, subject.mode)
+    except InvalidInput:
+        return []
+    if not len(table) or not math.isfinite(float(table["mean"].iloc[0])):
+        return []
+    one, two = (str(name) for name in table["trial_id"])
+    said = f"By posterior mean, which evens out luck, trial {one} is best"
+    said += ", the same one." if one == two else f"; by its raw value alone it would be trial {two}."
+    if float(table.attrs["r2"]) < 0.2:
+        said += " The parameters predict little of the values here, so that this says little."
+    said += f" The same trial again would vary by about ±{number(float(table.attrs['noise_sd']))} (one sd)."
+    columns = {"rule": "best by", "trial_id": "trial", "fidelity": subject.unit, "value": subject.metric}
+    columns |= {"mean": "posterior mean", "low": "95 % from", "high": "to"}
+    rows = [[cell(row[name]) for name in columns] for row in table.to_dict("records")]
+    return [Paragraph(said), Table("Best by posterior mean beside best by raw value", list(columns.values()), rows)]
+
+
+def _said(value: object) -> str:
+    return number(value) if isinstance(value, float) else str(value)
