@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from hpo_ray import cli_models
+from hpo_ray import cli_models, cli_report
 from hpo_ray.console import Screen, guarded, note, print_json, show
 from hpo_ray.console import out as console
 from hpo_ray.errors import InvalidInput, Problem, RunFailed
@@ -245,14 +245,8 @@ def lr_find_command(
     console().print(f"curve     {files[1]}, {files[0]}", soft_wrap=True, highlight=False)
 
 
-@app.command("report")
-def report_command(run_dir: RunDir, as_json: AsJson = False) -> None:
-    """Show the answer of a run again, finished or not: best configuration, how sure, at what cost."""
-    from hpo_ray import history
-
-    show(history.load(run_dir), as_json)
-
-
+app.command("show")(cli_report.show_command)
+app.command("report")(cli_report.report_command)
 app.add_typer(cli_models.data_app, name="data")
 app.command("predict")(cli_models.predict_command)
 app.command("evaluate")(cli_models.evaluate_command)

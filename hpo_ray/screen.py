@@ -26,6 +26,8 @@ if TYPE_CHECKING:
 
 SHOWN_RUNNING = 8
 LINE_PERIOD_S = 15.0
+# Of a trial's traceback the end.
+TRACEBACK_LINES = 15
 
 
 def live_table(run: Tally, now: float | None = None) -> RenderableType:
@@ -55,7 +57,7 @@ def status_table(run: Tally, living: Holder | None, run_dir: Path) -> Renderable
     unit = f"{run.head.get('fidelity') or 'report'}s"
     lines.append(Text(f"cost   {run.total_fidelity:g} {unit}"))
     if living is None:
-        go_on = f"hpo-ray report {where}" if words["state"] == "completed" else _resume(where, run.ended)
+        go_on = f"hpo-ray show {where}" if words["state"] == "completed" else _resume(where, run.ended)
         lines.append(Text(f"next   {go_on}"))
     return Group(*lines)
 
@@ -149,6 +151,35 @@ def race_answer(standing: Standing, run: History) -> Text:
     text.append(f"{run.tally.total_fidelity:g} {unit} in {duration(run.tally.wall_time_s)}\n")
     text.append(f"{'results':<12}", style="bold")
     text.append(f"{where}")
+    return text
+
+
+def trial_text(words: Mapping[str, Any], metric: str, unit: str) -> Text:
+    """One trial, from what ``hpo-ray show RUN TRIAL --json`` prints."""
+    rows = [("trial", f"{words['trial_id']}  {words['status'].replace('_', ' ')}", "bold")]
+    rows += [("reason", words["reason"], "")] if words["reason"] else []
+    rows.append(("config", configured(words["config"]), ""))
+    if words["best"]:
+        rows.append(
+            ("best", f"{metric} {number(words['best']['value'])} at {unit} {words['best']['fidelity']:g}", "green")
+        )
+    if words["rung"]:
+        went = "went on" if words["rung"]["kept"] else "stopped"
+        rows.append(("rung", f"{words['rung']['at']:g}: {words['rung']['verdict']}, {went}", ""))
+    rows += [("tried again", f"{each['cause']}: {each['reason']}", "yellow") for each in words["faults"]]
+    for row in words["reports"]:
+        shown = {key: value for key, value in row.items() if key not in ("attempt", "fidelity", unit)}
+        rows.append((f"{unit} {row['fidelity']:g}", configured(shown), ""))
+    if words["traceback"]:
+        tail = words["traceback"].strip().splitlines()[-TRACEBACK_LINES:]
+        rows += [("traceback" if not place else "", line, "red") for place, line in enumerate(tail)]
+    rows += [(name, str(shown_path(Path(path))), "") for name, path in words["paths"].items()]
+    rows += [("checkpoint", str(shown_path(Path(path))), "") for path in words["checkpoints"]]
+    text = Text()
+    for name, value, style in rows:
+        text.append(f"{name:<12}", style="bold")
+        text.append(f"{value}\n", style=style)
+    text.rstrip()
     return text
 
 

@@ -73,7 +73,7 @@ def test_json_is_the_only_thing_on_stdout_and_nothing_is_left_behind(folder: Pat
     assert home.exists() == had_token  # Ray's own token file, readable by everyone, is not made
     assert gone(temporary)
     assert "on stdout" in (folder / "r/trials/0000/attempt-0/output.log").read_text()
-    again = call("report", "r", "--json")
+    again = call("show", "r", "--json")
     assert json.loads(again.stdout) == summary
 
 
@@ -121,7 +121,7 @@ def test_an_interrupted_run_exits_130_and_can_be_resumed(folder: Path, temporary
     ends = [json.loads(line) for line in events.read_text().splitlines()]
     assert ends[-1]["event"] == "run_ended"
     assert ends[-1]["status"] == "interrupted"
-    assert "hpo-ray resume r" in call("report", "r").stdout
+    assert "hpo-ray resume r" in call("show", "r").stdout
     done = call("resume", "r", "--json")
     assert done.returncode == 0, done.stderr
     assert json.loads(done.stdout)["completed"] == 12

@@ -132,9 +132,7 @@ def _table(table: Table, **attributes: object) -> Markup:
 
 def _trials(block: TrialTable) -> Markup:
     table = block.table
-    head = [
-        tag("th", tag("button", name, type="button"), scope="col", aria_sort="none") for name in table.columns
-    ]
+    head = [tag("th", tag("button", name, type="button"), scope="col", aria_sort="none") for name in table.columns]
     rows = []
     for row, status in zip(table.rows, block.statuses, strict=True):
         first = tag("button", row[0], type="button", aria_pressed="false", aria_label=f"Show trial {row[0]}")

@@ -15,7 +15,9 @@ def story_of(run: History) -> Story:
     subject = subject_of(run)
     found = subject.summary
     names = ("completed", "stopped", "failed", "interrupted", "running")
-    counts = ", ".join(f"{found[name]} {'stopped early' if name == 'stopped' else name}" for name in names if found[name])
+    counts = ", ".join(
+        f"{found[name]} {'stopped early' if name == 'stopped' else name}" for name in names if found[name]
+    )
     about = f"{found['trials']} trials" + (f" ({counts})" if counts else "")
     goal = "lowest" if subject.mode == "min" else "highest"
     about += f", searching for the {goal} {subject.metric or 'metric'}"

@@ -62,7 +62,6 @@ class Subject:
         ordered = known.sort_values(self.metric, ascending=self.mode == "min", kind="stable")
         return ordered.iloc[np.linspace(0, len(ordered) - 1, MOST_FITTED).astype(int)].sort_index()
 
-
     def log(self, trial: TrialRecord) -> str:
         """Where a trial's output lies, from the run directory."""
         return f"trials/{trial.trial_id}/attempt-{trial.attempt}/output.log"

@@ -66,7 +66,7 @@ def inline(figure: Figure, key: str, styles: Styles, statuses: Mapping[str, str]
     _, _, width, height = (float(number) for number in root.attrib["viewBox"].split())
     for parent in root.iter():
         for child in list(parent):
-            if child.tag == f"{_SVG}metadata":
+            if child.tag in (f"{_SVG}metadata", f"{_SVG}style"):
                 parent.remove(child)
     for element in root.iter():
         _clean(element, key, styles, statuses)
@@ -126,7 +126,9 @@ def _clean(element: ElementTree.Element, key: str, styles: Styles, statuses: Map
     for name in ("d", "x", "y", "transform", "width", "height"):
         if name in attributes:
             places = 1 if name == "d" and len(attributes[name]) > 120 else 2
-            rounded = _NUMBER.sub(lambda found: f"{float(found[0]):.{places}f}".rstrip("0").rstrip("."), attributes[name])
+            rounded = _NUMBER.sub(
+                lambda found: f"{float(found[0]):.{places}f}".rstrip("0").rstrip("."), attributes[name]
+            )
             attributes[name] = " ".join(rounded.split())
 
 

@@ -147,9 +147,7 @@ def contour(
     domains = [space.domains[name] for name in names]
     levels = [_levels(domain) for domain in domains]
     sides = [list(dict.fromkeys(surface[column])) for column in columns]
-    at = [
-        _places(side, domain, known) for side, domain, known in zip(sides, domains, levels, strict=True)
-    ]
+    at = [_places(side, domain, known) for side, domain, known in zip(sides, domains, levels, strict=True)]
     grid = np.full((len(sides[1]), len(sides[0])), np.nan)
     for row in surface.to_dict("records"):
         grid[sides[1].index(row[columns[1]]), sides[0].index(row[columns[0]])] = row["mean"]
@@ -160,7 +158,9 @@ def contour(
             _axis(axes, side, name, domain, known)
         shades = MaxNLocator(10).tick_values(float(np.nanmin(grid)), float(np.nanmax(grid)))
         colours = mpl.colormaps["cividis" if mode == "min" else "cividis_r"]
-        cells = axes.pcolormesh(at[0], at[1], grid, cmap=colours, norm=BoundaryNorm(shades, colours.N), shading="nearest")
+        cells = axes.pcolormesh(
+            at[0], at[1], grid, cmap=colours, norm=BoundaryNorm(shades, colours.N), shading="nearest"
+        )
         bar = figure.colorbar(cells, ax=axes, format=FuncFormatter(lambda value, _: f"{value:g}"))
         bar.set_label(label(metric))
         for trial in trials.to_dict("records"):
@@ -250,8 +250,10 @@ def parallel_coordinates(trials: pd.DataFrame, space: SearchSpace, metric: str, 
 
 
 def _named(row: dict[Any, Any]) -> str:
-    return f"{label(row['parameter'], 20)} with {label(row['with'], 20)}" if isinstance(row["with"], str) else label(
-        row["parameter"]
+    return (
+        f"{label(row['parameter'], 20)} with {label(row['with'], 20)}"
+        if isinstance(row["with"], str)
+        else label(row["parameter"])
     )
 
 

@@ -159,9 +159,7 @@ def rung_survival(rungs: pd.DataFrame, fidelity: str = "report") -> Figure:
                 if n > 0.045 * whole:
                     box = None if fill != "none" else {"facecolor": "white", "edgecolor": "none", "pad": 1.5}
                     ink = {"color": "white"} if fill != "none" else {}
-                    axes.text(
-                        start + n / 2, place, f"{n:g}", ha="center", va="center", fontsize=9, bbox=box, **ink
-                    )
+                    axes.text(start + n / 2, place, f"{n:g}", ha="center", va="center", fontsize=9, bbox=box, **ink)
             left += width
         axes.set_yticks(places, [f"{fidelity} {rung:g}" for rung in shown["rung"]])
         axes.invert_yaxis()
