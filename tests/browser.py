@@ -122,7 +122,12 @@ class Browser:
 
     def _call(self, method: str, session: str | None = None, **parameters: Any) -> Any:
         self._id += 1
-        message = {"id": self._id, "method": method, "params": parameters, **({"sessionId": session} if session else {})}
+        message = {
+            "id": self._id,
+            "method": method,
+            "params": parameters,
+            **({"sessionId": session} if session else {}),
+        }
         os.write(self._in, json.dumps(message).encode() + b"\0")
         while True:
             answer = self._next()

@@ -159,7 +159,14 @@ def contour(
         shades = MaxNLocator(10).tick_values(float(np.nanmin(grid)), float(np.nanmax(grid)))
         colours = mpl.colormaps["cividis" if mode == "min" else "cividis_r"]
         cells = axes.pcolormesh(
-            at[0], at[1], grid, cmap=colours, norm=BoundaryNorm(shades, colours.N), shading="nearest"
+            at[0],
+            at[1],
+            grid,
+            cmap=colours,
+            norm=BoundaryNorm(shades, colours.N),
+            shading="nearest",
+            edgecolors="face",
+            linewidth=0.4,
         )
         bar = figure.colorbar(cells, ax=axes, format=FuncFormatter(lambda value, _: f"{value:g}"))
         bar.set_label(label(metric))
@@ -251,7 +258,7 @@ def parallel_coordinates(trials: pd.DataFrame, space: SearchSpace, metric: str, 
 
 def _named(row: dict[Any, Any]) -> str:
     return (
-        f"{label(row['parameter'], 20)} with {label(row['with'], 20)}"
+        f"{label(row['parameter'], 16)} with {label(row['with'], 16)}"
         if isinstance(row["with"], str)
         else label(row["parameter"])
     )
@@ -284,7 +291,7 @@ def _axis(axes: Axes, side: str, name: str, domain: Domain, levels: list[Any] | 
     axis = axes.xaxis if side == "x" else axes.yaxis
     axis.set_label_text(label(name) + (" (log scale)" if _is_log(domain) else ""))
     if levels is not None:
-        most = 6 + 60 // max(len(levels), 1)
+        most = max(6, 60 // max(len(levels), 1)) if side == "x" else 16
         axis.set_ticks(range(len(levels)), [label(level, most) for level in levels])
         (axes.set_xlim if side == "x" else axes.set_ylim)(-0.5, len(levels) - 0.5)
     elif _is_log(domain):

@@ -161,7 +161,7 @@ def rung_survival(rungs: pd.DataFrame, fidelity: str = "report") -> Figure:
                     ink = {"color": "white"} if fill != "none" else {}
                     axes.text(start + n / 2, place, f"{n:g}", ha="center", va="center", fontsize=9, bbox=box, **ink)
             left += width
-        axes.set_yticks(places, [f"{fidelity} {rung:g}" for rung in shown["rung"]])
+        axes.set_yticks(places, [f"{label(fidelity, 14)} {rung:g}" for rung in shown["rung"]])
         axes.invert_yaxis()
         axes.tick_params(axis="y", length=0)
         axes.set_xlabel("trials that reached it")
@@ -203,7 +203,7 @@ def fidelity_correlation(table: pd.DataFrame, metric: str, fidelity: str = "repo
                 axes.text(*place, f"n={row['n']:g}", ha="center", va="bottom", fontsize=8)
         axes.set_ylim(-1.1, 1.1)
         axes.set_xlabel(label(fidelity))
-        axes.set_ylabel(f"rank correlation with {fidelity} {top:g}" if len(rows) else "rank correlation")
+        axes.set_ylabel(f"rank correlation with {label(fidelity, 14)} {top:g}" if len(rows) else "rank correlation")
         title = "Too few trials went far enough to compare early values with late ones"
         if len(rows):
             first = rows.iloc[0]
