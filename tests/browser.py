@@ -80,8 +80,8 @@ class Browser:
         """The middle of an element, scrolled into view."""
         where = (
             f"(() => {{ const e = document.querySelector({json.dumps(selector)}); e.scrollIntoView({{block: 'center', "
-            "behavior: 'instant'}); const b = e.getBoundingClientRect(); return [b.x + b.width / 2, b.y + b.height / 2];"
-            "})()"
+            "behavior: 'instant'}); const b = e.getBoundingClientRect(); "
+            "return [b.x + b.width / 2, b.y + b.height / 2]; })()"
         )
         x, y = self.js(where)
         return x, y

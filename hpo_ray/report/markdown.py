@@ -26,7 +26,8 @@ def plain(value: object) -> str:
     text = "".join(c if c.isprintable() else " " for c in str(value))
     escaped = _SPECIAL.sub(r"\\\1", " ".join(text.split()))
     # What begins a list or names an address is taken for one.
-    return re.sub(r"^([-+=]|\d+[.)])", r"\\\1", escaped).replace("://", ":\u200b//")
+    escaped = re.sub(r"^(\d+)([.)])(?=\s|$)", r"\1\\\2", escaped)
+    return re.sub(r"^([-+=])(?=[-+=]*(?:\s|$))", r"\\\1", escaped).replace("://", ":\u200b//")
 
 
 def _block(block: Block) -> str:

@@ -10,7 +10,17 @@ from importlib import resources
 
 from hpo_ray.report import svg
 from hpo_ray.report.blocks import (
-    Block, Cell, Choice, Code, Facts, Paragraph, Picture, Section, Story, Table, TrialTable,
+    Block,
+    Cell,
+    Choice,
+    Code,
+    Facts,
+    Paragraph,
+    Picture,
+    Section,
+    Story,
+    Table,
+    TrialTable,
 )  # fmt: skip
 from hpo_ray.report.markup import Markup, joined, tag
 from hpo_ray.screen import number

@@ -9,6 +9,7 @@ from hpo_ray.report.blocks import Block, Choice, Paragraph, Picture, Section
 from hpo_ray.report.subject import MOST_FITTED, Subject, table_of
 from hpo_ray.results import parameter_plots
 from hpo_ray.results.analysis import importance, partial_dependence
+from hpo_ray.results.parallel_plot import parallel_coordinates
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -56,7 +57,7 @@ def _pictures(subject: Subject) -> list[Block]:
     order = ["trial_id", "status", *(name for name in map("config/{}".format, space.names) if name in sample), metric]
     best = sample.sort_values(metric, ascending=mode == "min").head(20)
     rows = table_of(best, "The 20 best trials", {name: name.removeprefix("config/") for name in order})
-    blocks.append(Picture("parallel", parameter_plots.parallel_coordinates(subject.trials, space, metric, mode), rows))
+    blocks.append(Picture("parallel", parallel_coordinates(subject.trials, space, metric, mode), rows))
     return blocks
 
 

@@ -56,11 +56,12 @@ class Subject:
         """The trials that the surrogate is fitted to: all, or those spread evenly from best to worst."""
         import numpy as np
 
-        known = self.trials[np.isfinite(self.trials[self.metric].to_numpy(dtype=float))]
+        known: pd.DataFrame = self.trials[np.isfinite(self.trials[self.metric].to_numpy(dtype=float))]
         if len(known) <= MOST_FITTED:
             return known
-        ordered = known.sort_values(self.metric, ascending=self.mode == "min", kind="stable")
-        return ordered.iloc[np.linspace(0, len(ordered) - 1, MOST_FITTED).astype(int)].sort_index()
+        ordered: pd.DataFrame = known.sort_values(self.metric, ascending=self.mode == "min", kind="stable")
+        chosen: pd.DataFrame = ordered.iloc[np.linspace(0, len(ordered) - 1, MOST_FITTED).astype(int)]
+        return chosen.sort_index()
 
     def log(self, trial: TrialRecord) -> str:
         """Where a trial's output lies, from the run directory."""

@@ -44,7 +44,6 @@ class Styles:
                 key, value = "font-size", f"{size[1]}px"
             if key and key not in _DROPPED and _SAFE.match(value):
                 rules.append(f"{key}:{_COLOURS.get(value.lower(), value)}")
-        # matplotlib leaves black unsaid, which no theme would turn.
         text = ";".join(sorted(rules))
         return self._names.setdefault(text, f"s{len(self._names)}") if text else ""
 
@@ -89,10 +88,10 @@ def _drawn(figure: Figure) -> str:
     for axes in figure.axes:
         axes.patch.set_alpha(0)
     target = io.StringIO()
-    with mpl.rc_context({"svg.fonttype": "none", "svg.hashsalt": "report", "text.parse_math": False}):
-        with warnings.catch_warnings():
-            warnings.filterwarnings("ignore", "Glyph .* missing")  # the browser draws the letters
-            figure.savefig(target, format="svg", metadata={"Date": None})
+    plain = mpl.rc_context({"svg.fonttype": "none", "svg.hashsalt": "report", "text.parse_math": False})
+    with plain, warnings.catch_warnings():
+        warnings.filterwarnings("ignore", "Glyph .* missing")  # the browser draws the letters
+        figure.savefig(target, format="svg", metadata={"Date": None})
     for axes, title in zip(figure.axes, titles, strict=True):
         axes.set_title(title, loc="left")
     return target.getvalue()
@@ -125,11 +124,13 @@ def _clean(element: ElementTree.Element, key: str, styles: Styles, statuses: Map
         attributes["clip-path"] = attributes["clip-path"].replace("url(#", f"url(#{key}-")
     for name in ("d", "x", "y", "transform", "width", "height"):
         if name in attributes:
-            places = 1 if name == "d" and len(attributes[name]) > 120 else 2
-            rounded = _NUMBER.sub(
-                lambda found: f"{float(found[0]):.{places}f}".rstrip("0").rstrip("."), attributes[name]
-            )
-            attributes[name] = " ".join(rounded.split())
+            attributes[name] = _rounded(attributes[name], 1 if name == "d" and len(attributes[name]) > 120 else 2)
+
+
+def _rounded(text: str, places: int) -> str:
+    """Numbers in a text with fewer digits."""
+    short = _NUMBER.sub(lambda found: f"{float(found[0]):.{places}f}".rstrip("0").rstrip("."), text)
+    return " ".join(short.split())
 
 
 def _flatten(root: ElementTree.Element) -> None:

@@ -68,10 +68,17 @@ def every_trial(subject: Subject) -> Section:
         spent = trial.last_seen - trial.started_at
         row = [name, trial.status.replace("_", " "), best.metrics[metric] if best else None, last]
         row += [trial.fidelity, round(spent, 1)]
-        rows.append([cell(value) for value in [*row, *(config.get(key) for key in keys)]])
+        rows.append(
+            [cell(value) for value in [*row, *(_level(config[key]) if key in config else None for key in keys)]]
+        )
     columns = ["trial", "status", f"best {metric}", f"last {metric}", subject.unit, "seconds", *keys]
     table = TrialTable(Table("Every trial, the best first", columns, rows), [run.trials[n].status for n in names])
     return Section("trials", "Every trial", [table] if rows else [Paragraph("No trial was suggested yet.")])
+
+
+def _level(value: object) -> object:
+    """None may be a choice, which is not the same as nothing."""
+    return "None" if value is None else value
 
 
 def _saved(subject: Subject) -> list[Block]:

@@ -11,7 +11,6 @@ from pathlib import Path
 from typing import Any
 
 from matplotlib.axes import Axes
-from matplotlib.axis import Axis
 from matplotlib.figure import Figure
 from matplotlib.ticker import FuncFormatter, LogLocator, NullFormatter
 
@@ -63,7 +62,7 @@ def shortened(name: str, most: int = 24) -> str:
 def label(value: object, most: int = 24) -> str:
     """Any value as one short line: a user's name may hold what no picture can."""
     if isinstance(value, float):
-        return f"{value:.4g}"
+        return "None" if math.isnan(value) else f"{value:.4g}"  # in a frame None is missing
     return shortened("".join(c if c.isprintable() else " " for c in str(value)[:2000]).strip(), most)
 
 
@@ -72,9 +71,10 @@ def trial_gid(trial_id: str) -> str:
     return f"trial-{trial_id}"
 
 
-def log_axis(axis: Axis, low: float, high: float) -> None:
+def log_axis(axis: Any, low: float, high: float) -> None:
     """A log scale from `low` to `high` whose ticks are plain numbers, at least two of them."""
-    axis._set_axes_scale("log")
+    axes: Axes = axis.axes
+    (axes.set_xscale if axis is axes.xaxis else axes.set_yscale)("log")
     decades = math.log10(high / low) if high > low > 0 else 1.0
     subs = (1.0,) if decades > 2.2 else (1.0, 3.0) if decades > 1.2 else (1.0, 2.0, 3.0, 5.0, 7.0)
     axis.set_major_locator(LogLocator(subs=subs, numticks=9))

@@ -114,7 +114,7 @@ def incumbent(curve: pd.DataFrame, metric: str, unit: str) -> Figure:
         title = "No trial reported a finite value"
         if len(curve):
             best, whole = found.iloc[-1], float(curve["spent"].max())
-            if (curve["value"] > 0).all() and curve["value"].max() > 20 * curve["value"].min():
+            if (curve["value"] > 0).all() and curve["value"].max() > 8 * curve["value"].min():
                 log_axis(axes.yaxis, float(curve["value"].min()), float(curve["value"].max()))
             axes.annotate(
                 f"{best['value']:.4g}  trial {label(best['trial_id'], 12)}",
@@ -155,10 +155,10 @@ def rung_survival(rungs: pd.DataFrame, fidelity: str = "report") -> Figure:
         ):
             width = shown[name].to_numpy(dtype=float)
             axes.barh(places, width, 0.68, left=left, facecolor=fill, edgecolor=edge, hatch=hatch, label=said)
-            for place, start, n in zip(places, left, width, strict=True):
+            for place, start, n in zip(places.tolist(), left.tolist(), width.tolist(), strict=True):
                 if n > 0.045 * whole:
                     box = None if fill != "none" else {"facecolor": "white", "edgecolor": "none", "pad": 1.5}
-                    ink = {"color": "white"} if fill != "none" else {}
+                    ink: Any = {"color": "white"} if fill != "none" else {}
                     axes.text(start + n / 2, place, f"{n:g}", ha="center", va="center", fontsize=9, bbox=box, **ink)
             left += width
         axes.set_yticks(places, [f"{label(fidelity, 14)} {rung:g}" for rung in shown["rung"]])

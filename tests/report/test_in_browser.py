@@ -49,7 +49,7 @@ def test_choosing_a_trial_marks_it_everywhere(browser: Browser, report: Path) ->
     browser.click(f"{first} button")
     assert browser.js(f"document.querySelector('{first} button').getAttribute('aria-pressed')") == "true"
     assert browser.js("document.querySelectorAll('svg .on').length") >= 3
-    assert browser.js("[...document.querySelectorAll('.on')].every(e => e.dataset.trial === '%s')" % trial)
+    assert browser.js(f"[...document.querySelectorAll('.on')].every(e => e.dataset.trial === '{trial}')")
     said = browser.js("document.getElementById('panel').innerText")
     assert f"Trial {trial}, chosen" in said
     assert "lr" in said
@@ -120,7 +120,8 @@ def test_switches_choose_pictures_and_the_theme(browser: Browser, report: Path) 
     colours = "(() => { const s = getComputedStyle(document.body); return [s.backgroundColor, s.color]; })()"
     light = browser.js(colours)
     browser.js(
-        "(() => { const s = document.getElementById('theme'); s.value = 'dark'; s.dispatchEvent(new Event('change')); })()"
+        "(() => { const s = document.getElementById('theme'); s.value = 'dark';"
+        "s.dispatchEvent(new Event('change')); })()"
     )
     dark = browser.js(colours)
     assert light != dark

@@ -6,6 +6,7 @@ import base64
 import hashlib
 import re
 from html.parser import HTMLParser
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
@@ -62,7 +63,7 @@ def check(text: str) -> Page:
     levels = [int(name[1]) for name, _ in read.elements if re.fullmatch("h[1-6]", name)]
     assert levels[0] == 1
     assert levels.count(1) == 1
-    assert all(after <= before + 1 for before, after in zip(levels, levels[1:], strict=False))
+    assert all(after <= before + 1 for before, after in pairwise(levels))
     for name, attributes in read.elements:
         assert not any(key.startswith("on") or key == "style" for key in attributes), (name, attributes)
         for key in ("src", "href"):
@@ -174,7 +175,7 @@ def test_elements_and_cells_escape_by_themselves() -> None:
     )
     assert escaped("a\x00\nb") == "a\ufffd\nb"
     assert plain("a|b\n<c> *d*") == r"a\|b \<c\> \*d\*"
-    assert plain("1. x") == r"\1. x"
+    assert [plain(text) for text in ("1. x", "- x", "0.25", "-1")] == [r"1\. x", r"\- x", "0.25", "-1"]
 
 
 def run(capsys: pytest.CaptureFixture[str], *words: str) -> tuple[int, str, str]:
