@@ -25,6 +25,7 @@ def wheel(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def test_it_holds_the_package_and_its_choices_and_nothing_else(wheel: Path) -> None:
     names = zipfile.ZipFile(wheel).namelist()
     assert "hpo_ray/conf/experiment/digits.yaml" in names
+    assert {"hpo_ray/report/report.js", "hpo_ray/report/report.css"} <= set(names)
     assert {name.split("/")[0].split("-")[0] for name in names} == {"hpo_ray"}
     packaged = {name.removeprefix("hpo_ray/") for name in names if name.startswith("hpo_ray/conf/")}
     in_clone = {path.relative_to(ROOT).as_posix() for path in (ROOT / "conf").rglob("*.yaml")}

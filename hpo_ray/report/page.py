@@ -108,7 +108,14 @@ def _picture(picture: Picture, styles: svg.Styles, statuses: Mapping[str, str], 
     finding, key = picture.finding, f"figure-{picture.key}"
     drawn = Markup(svg.inline(picture.figure, picture.key, styles, statuses))
     numbers = tag("details", tag("summary", "The numbers"), _scrolled(_table(picture.table), picture.table.caption))
-    seen = tag("div", tag("div", drawn, role="img", aria_labelledby=key), class_="picture", tabindex="0")
+    seen = tag(
+        "div",
+        tag("div", drawn, role="img", aria_labelledby=key),
+        class_="picture",
+        tabindex="0",
+        role="group",
+        aria_labelledby=key,
+    )
     caption = tag("figcaption", tag("h3", finding, id=key))
     return tag("figure", caption, seen, numbers, id=f"f-{picture.key}", data_picture=picture.key)
 

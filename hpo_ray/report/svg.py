@@ -68,6 +68,9 @@ def inline(figure: Figure, key: str, styles: Styles, statuses: Mapping[str, str]
             if child.tag in (f"{_SVG}metadata", f"{_SVG}style"):
                 parent.remove(child)
     for element in root.iter():
+        if element.tag == f"{_SVG}defs":
+            for marker in element.findall(f"{_SVG}path"):
+                marker.attrib.pop("style", None)  # each use says it too, and a page may then change it there
         _clean(element, key, styles, statuses)
     _flatten(root)
     root.attrib.clear()

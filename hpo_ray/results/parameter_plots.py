@@ -125,7 +125,8 @@ def contour(
     metric: str,
     mode: str = "min",
 ) -> Figure:
-    """The metric over two parameters, averaged over the others, in ten shades from bad (light) to good (dark).
+    """The metric over two parameters, averaged over the others, in ten shades from bad (light) to good (dark);
+    trials of equal levels are spread a little.
 
     Args:
         surface: From `hpo_ray.results.importance.partial_dependence` for both.
@@ -167,12 +168,14 @@ def contour(
         )
         bar = figure.colorbar(cells, ax=axes, format=FuncFormatter(lambda value, _: f"{value:g}"))
         bar.set_label(label(metric))
+        rng = np.random.default_rng(0)
         for trial in trials.to_dict("records"):
             values = [trial[column] for column in columns]
+            apart = [0.0 if known is None else float(rng.uniform(-0.25, 0.25)) for known in levels]
             spots = [_places([v], domain, known)[0] for v, domain, known in zip(values, domains, levels, strict=True)]
             if all(math.isfinite(spot) for spot in spots):
                 axes.plot(
-                    *spots,
+                    *(spot + by for spot, by in zip(spots, apart, strict=True)),
                     FATES[fate_of(str(trial["status"]))][2],
                     color=ALWAYS_BLACK,
                     markeredgecolor=ALWAYS_WHITE,

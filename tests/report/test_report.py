@@ -201,3 +201,17 @@ def test_the_commands(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> Non
     assert "traceback   Traceback" in out
     code, _, err = run(capsys, "show", str(run_dir), "77")
     assert (code, "no trial '77'" in err) == (2, True)
+
+
+def test_standard_errors_and_a_living_driver_are_told(tmp_path: Path) -> None:
+    from tests.results.test_frame import write_run
+
+    story = story_of(history.load(write_run(tmp_path / "live", live=True, ended=False)))
+    assert story.state == "running"
+    assert "The run still goes on" in check(page(story)).text("p")
+    run_dir = sweep(tmp_path / "folds", 8, experiment={"folds": 5, "repeats": 2})
+    events = (run_dir / "events.jsonl").read_text()
+    (run_dir / "events.jsonl").write_text(re.sub(r'("val_error": [-\d.]+)\}', r'\1, "val_error_se": 0.01}', events))
+    said = check(page(story_of(history.load(run_dir)))).text("p")
+    assert "95 % interval of the best value from val_error_se" in said
+    assert "trained 5 × 2 times" in said
