@@ -64,6 +64,8 @@
     press(pinned, false);
     pinned = id === pinned ? null : id;
     press(pinned, true);
+    // What is drawn last lies on top.
+    (parts.get(pinned) || []).forEach((part) => { if (part.ownerSVGElement) part.parentNode.append(part); });
     lit = lit === pinned ? undefined : lit; // so that the panel's title is written again
     light(pinned);
   }
