@@ -17,7 +17,7 @@ from hpo_ray.experiment import ResourcesConfig
 from hpo_ray.history import History
 from hpo_ray.journal import Event, Journal
 from hpo_ray.keeper import Keeper
-from hpo_ray.results.frame import frame_of
+from hpo_ray.results.frame import load_results
 from hpo_ray.results.summary import summarise
 from tests.sweeps import Listener, call, events_of, experiment, resume, told
 
@@ -163,7 +163,7 @@ def test_an_exceptions_traceback_and_what_was_measured_before_are_kept(sweep: Sw
     for end in sweep.events("the_same", "trial_ended"):
         assert "in misbehave" in end["traceback"]
         assert "hpo_ray" not in end["traceback"]  # the objective's own frames alone
-    frame = frame_of(sweep.run).set_index("config/kind")
+    frame = load_results(sweep.run.run_dir).set_index("config/kind")
     assert frame.loc["the_same", "loss"] == frame.loc["not_a_number", "loss_best"] == 0.5
     assert math.isnan(frame.loc["not_a_number", "loss"])
 

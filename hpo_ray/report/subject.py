@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 from hpo_ray.errors import InvalidInput
 from hpo_ray.history import History, TrialRecord
 from hpo_ray.report.blocks import Cell, Table
-from hpo_ray.results.frame import frame_of
+from hpo_ray.results.frame import load_results
 from hpo_ray.results.summary import summarise
 from hpo_ray.space import SearchSpace
 
@@ -77,7 +77,7 @@ def subject_of(run: History) -> Subject:
             space = SearchSpace.parse(written)
         except InvalidInput:  # a space of a newer version, or of a damaged journal
             space = None
-    return Subject(run, frame_of(run), frame_of(run, "reports"), space, summarise(run))
+    return Subject(run, load_results(run.run_dir), load_results(run.run_dir, "reports"), space, summarise(run))
 
 
 def table_of(frame: pd.DataFrame, caption: str, columns: dict[str, str], most: int = 200) -> Table:
