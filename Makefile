@@ -47,6 +47,7 @@ bench: $(STAMP)  ## Ratios against peers on the same work; tables in benchmarks/
 	$(BIN)/python benchmarks/training_loop.py
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check --editable '.[bench]'
 	$(BIN)/python benchmarks/feature_cache.py
+	$(BIN)/python benchmarks/photographs.py
 	$(BIN)/python benchmarks/search_latency.py
 	$(BIN)/python benchmarks/search_quality.py --seeds 3 --minutes 30
 	$(BIN)/python benchmarks/search_prior.py

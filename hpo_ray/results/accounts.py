@@ -70,7 +70,8 @@ def failures(trials: pd.DataFrame) -> pd.DataFrame:
         example=("trial_id", "first"),
         reason=("reason", "first"),
     )
-    frame.insert(4, "share", frame["trials"] / frame["run"].map(counts).astype("float64"))
+    # Of no rows at all pandas makes columns of text.
+    frame.insert(4, "share", frame["trials"].astype("float64") / frame["run"].map(counts).astype("float64"))
     return frame.sort_values("trials", ascending=False, kind="stable", ignore_index=True)
 
 
