@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from hpo_ray import cli_models, cli_report
+from hpo_ray import cli_models, cli_report, cli_results
 from hpo_ray.console import Screen, guarded, note, print_json, show
 from hpo_ray.console import out as console
 from hpo_ray.errors import InvalidInput, Problem, RunFailed
@@ -248,6 +248,10 @@ def lr_find_command(
 app.command("show")(cli_report.show_command)
 app.command("report")(cli_report.report_command)
 app.add_typer(cli_models.data_app, name="data")
+app.command("ls")(cli_results.ls_command)
+app.command("best")(cli_results.best_command)
+app.command("compare")(cli_results.compare_command)
+app.command("export")(cli_results.export_command)
 app.command("predict")(cli_models.predict_command)
 app.command("evaluate")(cli_models.evaluate_command)
 app.command("export-weights")(cli_models.export_weights_command)

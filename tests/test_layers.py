@@ -123,6 +123,7 @@ ALLOWED: dict[str, set[str]] = {
         "trainables",
         "wording",
     },
+    "cli_results": {"errors", "console", "history", "journal", "lock", "results", "screen", "snapshot"},
     "cli_report": {"errors", "console", "history", "report", "screen"},
     "cli": {
         "errors",
@@ -130,6 +131,7 @@ ALLOWED: dict[str, set[str]] = {
         "refitting",
         "cli_models",
         "cli_report",
+        "cli_results",
         "config",
         "console",
         "experiment",
