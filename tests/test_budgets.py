@@ -242,7 +242,7 @@ def interrupted(in_tmp: Path) -> Path:
         ("stop.tarqet=1", "unknown key; did you mean 'target'?"),
         ("stop.target=low", "'low': expected a number"),
         ("stop=1", "it has keys of its own: set one of them, e.g. stop.total_fidelity=…"),
-        ("ray=cluster", "a resumed run takes no choice from conf/: set its values, e.g. ray.address=…"),
+        ("ray=cluster", "here it takes no choice from conf/: set its values, e.g. ray.address=…"),
         ("target", "expected key=value"),
     ],
 )
