@@ -72,7 +72,7 @@ def test_the_command_answers_with_the_verdict(ray_here: None, in_tmp: Path, capf
     code, out, _ = told(capfd, "confirm", "r", "--top", "2", "--repeats", "4", "--out", "c", "--quiet")
     assert code == 0
     assert out.startswith("undecided after 4 repeats: ")
-    code, out, _ = told(capfd, "report", "c", "--json")
+    code, out, _ = told(capfd, "show", "c", "--json")
     verdict = json.loads(out)
     assert code == 0
     assert (verdict["real"], verdict["difference"], verdict["repeats"]) == (False, 0, 4)
