@@ -9,7 +9,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from hpo_ray import config, history
+from hpo_ray import config, history, refitting
 from hpo_ray.errors import InvalidInput, Problem
 from hpo_ray.experiment import Experiment
 from hpo_ray.history import History, TrialRecord
@@ -20,19 +20,7 @@ if TYPE_CHECKING:
     from hpo_ray.results.racing import Standing
 
 # What may differ from the run that found the contenders: where and how long they train, not what they are.
-AMENDABLE = (
-    "slots",
-    "seed",
-    "data.root",
-    "data.workers",
-    "training.epochs",
-    "training.precision",
-    "resources",
-    "ray",
-    "stop",
-    "retry",
-    "storage",
-)
+AMENDABLE = ("slots", *refitting.AMENDABLE)
 FOLDS = 5
 _NAME_LENGTH = 60
 

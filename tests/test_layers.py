@@ -96,7 +96,7 @@ ALLOWED: dict[str, set[str]] = {
     "report": {"errors", "history", "results", "screen", "space"},
     "supervisor": {"errors", "history", "lock", "snapshot"},
     "lr_range": {"errors", "config", "experiment", "preflight", "trainables", "training"},
-    "confirming": {"errors", "config", "experiment", "history", "preflight", "results", "trainables"},
+    "confirming": {"errors", "config", "experiment", "history", "preflight", "refitting", "results", "trainables"},
     "refitting": {"errors", "config", "experiment", "history", "preflight", "space", "trainables"},
     "api": {
         "errors",
