@@ -27,7 +27,9 @@ BOOKKEEPING = frozenset(
         "timesteps_this_iter",
     ]
 )
-_TEXT = {"checkpoint_dir_name"}  # null until there is one
+_TEXT = frozenset(  # also where it reads like a number: a trial of Ray's may be called 60179_00000
+    ["trial_id", "date", "hostname", "node_ip", "experiment_tag", "experiment_id", "checkpoint_dir_name"]
+)
 _MOST_BYTES = 32 << 20
 
 
@@ -93,7 +95,7 @@ def is_row(line: bytes) -> bool:
 
 def line_of(row: Mapping[str | None, Any]) -> bytes:
     """A line of ``progress.csv`` as one of ``result.json``."""
-    return json.dumps({key: _parsed(value) for key, value in row.items() if isinstance(key, str)}).encode()
+    return json.dumps({key: _parsed(key, value) for key, value in row.items() if isinstance(key, str)}).encode()
 
 
 def flat(document: Mapping[str, Any], above: str = "") -> dict[str, Any]:
@@ -115,13 +117,16 @@ def pick(values: Any, at: list[int]) -> Any:
     return found
 
 
-def _parsed(text: Any) -> Any:
+def _parsed(key: str, text: Any) -> Any:
     if text in ("True", "False", ""):
         return {"True": True, "False": False, "": None}[text]
+    if not isinstance(text, str):
+        return None
     try:
-        return float(text)
-    except (ValueError, TypeError):
-        return text if isinstance(text, str) else None
+        # Python reads 1_000 as a number; Ray writes none that way.
+        return text if key in _TEXT or "_" in text else float(text)
+    except ValueError:
+        return text
 
 
 def _shape(value: Any, key: str = "") -> Any:

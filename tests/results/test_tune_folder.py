@@ -122,6 +122,20 @@ def test_the_csv_serves_where_the_json_is_gone(copy: Path, made: tuple[Path, Any
     pd.testing.assert_frame_equal(after[before.columns], before)
 
 
+@pytest.mark.parametrize("prefix", ["60179", "1e500"])
+def test_a_trial_of_the_csv_whose_id_reads_like_a_number(copy: Path, prefix: str) -> None:
+    [old] = {name.split("_")[0] for name in load_results(copy)["trial_id"]}
+    for path in list(copy.glob("*/progress.csv")):
+        path.write_text(path.read_text().replace(f"{old}_", f"{prefix}_"))
+        (path.parent / "result.json").unlink()
+        path.parent.rename(copy / path.parent.name.replace(f"{old}_", f"{prefix}_"))
+    for path in copy.glob("experiment_state-*.json"):
+        path.write_text(path.read_text().replace(f"{old}_", f"{prefix}_"))
+    for level in COLUMNS:
+        found = load_results(copy, level)["trial_id"]  # type: ignore[arg-type]
+        assert found.astype(str).str.fullmatch(prefix + "_0000[0-7]").all(), level
+
+
 def test_no_pickle_is_opened(copy: Path, made: tuple[Path, Any], tmp_path: Path) -> None:
     bomb = pickle.dumps(Trap(tmp_path / "sprung"))
     for path in copy.rglob("*.pkl"):
