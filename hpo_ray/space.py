@@ -173,6 +173,10 @@ class SearchSpace:
         """Each parameter's default, or else its centre (a choice's first value)."""
         return self._arranged(self._conditions.defaults())
 
+    def active(self, config: Mapping[str, object]) -> tuple[str, ...]:
+        """The sampled parameters in use, parents first, by the values that are given; one not given counts as None."""
+        return self._conditions.active(config)
+
     def contains(self, config: Mapping[str, object]) -> bool:
         """Whether ``config`` has exactly the active parameters, each with a value of its domain.
 

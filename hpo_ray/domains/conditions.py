@@ -11,7 +11,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from hpo_ray.domains.base import MAX_GRID, When
 from hpo_ray.domains.construct import Domain
 from hpo_ray.domains.levelled import Levelled
-from hpo_ray.domains.levels import Level, LevelKey, Scalar, Unset, level_key
+from hpo_ray.domains.levels import Level, LevelKey, Scalar, Unset, freeze, level_key
 from hpo_ray.domains.messages import collecting, hint, name_text, show, wrong
 from hpo_ray.errors import InvalidInput, Problem
 
@@ -37,6 +37,10 @@ class Conditions:
             return _at(domain, centre) if isinstance(domain.default, Unset) else domain.default
 
         return self._chosen(pick)
+
+    def active(self, config: Mapping[str, object]) -> tuple[str, ...]:
+        """The parameters in use, parents first, by the values that are given; one not given counts as None."""
+        return tuple(self._chosen(lambda name, _: freeze(config.get(name))))
 
     def checked(self, config: Mapping[str, object], problems: list[Problem]) -> dict[str, Level]:
         """The values of the active parameters in their domains' own form; every mistake is added to ``problems``."""

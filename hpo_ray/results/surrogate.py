@@ -267,17 +267,23 @@ def _spread(n: int) -> Integers:
 
 def config_of(row: pd.Series[Any], space: SearchSpace) -> dict[str, Any] | None:
     """A trial's sampled parameters, what a frame turned into a float turned back; None if not in the space."""
+    import pandas as pd
+
     config: dict[str, Any] = {}
     for name in space.names:
         value = row.get(f"config/{name}")
-        if value is None or (isinstance(value, float) and math.isnan(value)):
-            continue  # inactive, or unknown
+        if value is None or value is pd.NA or (isinstance(value, float) and math.isnan(value)):
+            continue  # inactive, unknown, or the level None
         config[name] = value.item() if isinstance(value, np.generic) else value
-    if space.contains(config):
-        return config
     # A column of integers with gaps may have been read as floats.
     whole = {k: int(v) if isinstance(v, float) and v.is_integer() else v for k, v in config.items()}
-    return whole if space.contains(whole) else None
+    for read in (config, whole):
+        for name in space.active(read):
+            if name not in read and space.domains[name].contains(None):
+                read[name] = None
+        if space.contains(read):
+            return read
+    return None
 
 
 def _levels(fidelity: Array) -> Array | None:

@@ -11,7 +11,9 @@ import pandas as pd
 import pytest
 
 from hpo_ray.errors import InvalidInput
+from hpo_ray.results.dtypes import inferred
 from hpo_ray.results.importance import importance, partial_dependence
+from hpo_ray.results.surrogate import config_of
 from hpo_ray.space import SearchSpace
 
 sys.path.append(str(Path(__file__).parents[2] / "benchmarks"))
@@ -115,6 +117,23 @@ def test_noise_alone_is_told() -> None:
     found = importance(trials_of(SQUARE, 60, np.random.default_rng(2).standard_normal(60)), SQUARE, "loss")
     assert "the parameters predict" in found.attrs["note"]
     assert (found["high"] - found["low"]).max() > 0.3
+
+
+def test_configurations_come_back_from_a_frame_with_all_that_can_be_missing_in_it() -> None:
+    space = SearchSpace.parse(
+        {
+            "act": "choice(none, relu)",
+            "units": "int(1, 9, when={act: relu})",
+            "groups": "choice(1, none, when={act: relu})",
+            "norm": "choice(true, false, none)",
+            "shape": "choice([1, 2], [3], when={norm: none})",
+            "x": "uniform(0, 1)",
+        }
+    )
+    rng = np.random.default_rng(0)
+    configs = [space.sample(rng) for _ in range(60)]
+    columns = {f"config/{name}": inferred([config.get(name) for config in configs]) for name in space.names}
+    assert [config_of(row, space) for _, row in pd.DataFrame(columns).iterrows()] == configs
 
 
 def test_one_parameter_has_it_all_and_failed_trials_are_left_out() -> None:
