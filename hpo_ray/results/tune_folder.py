@@ -20,10 +20,12 @@ import numpy as np
 from hpo_ray import plain
 from hpo_ray.results import tune_rows
 from hpo_ray.results.tables import COLUMNS, Coded, Table
+from hpo_ray.results.tune_rows import Rows
 
 if TYPE_CHECKING:
+    from collections.abc import Iterator
+
     from hpo_ray.results.places import Place
-    from hpo_ray.results.tune_rows import Rows
 
 _STATE = re.compile(r"experiment_state-.*\.json")
 _STATE_LIMIT = 1 << 30
@@ -54,25 +56,41 @@ def load(place: Place, level: str) -> tuple[Table, int]:
             {name: Coded(np.empty(0, np.int64), []) if name == "trial_id" else [] for name in COLUMNS[level]}
         ), 0
     if level == "reports":
-        names = [name for name, folder in sorted(place.entries().items()) if folder]
-        found = [(_name(lines, name), lines, long) for name in names for lines, long in [_lines(place, name)]]
-        found.sort(key=lambda file: file[0])
-        rows, damaged = tune_rows.read((lines, long) for _, lines, long in found)
-        return _reports([name for name, _, _ in found], rows), damaged
+        trial_ids: list[str] = []
+        rows, damaged = tune_rows.read(_named(place, trial_ids))
+        return _reports(*_in_order(trial_ids, rows)), damaged
     trials, damaged = _trials(place)
     rows, bad = tune_rows.read([(_last_line(place, trial.folder), 0) for trial in trials])
     return _summaries(place, trials, rows), damaged + bad
 
 
-def _name(lines: list[bytes], folder: str) -> str:
+def _named(place: Place, trial_ids: list[str]) -> Iterator[tuple[bytes, int]]:
+    """Each folder's reports, as they are read; the trial's id is added to `trial_ids`."""
+    for folder in [name for name, is_folder in sorted(place.entries().items()) if is_folder]:
+        text, left_out = _text(place, folder)
+        trial_ids.append(_name(text, folder))
+        yield text, left_out
+
+
+def _name(text: bytes, folder: str) -> str:
     """A trial's id, from its reports; its folder's name where they do not tell."""
-    for line in lines:
+    for line in io.BytesIO(text):
         names = _ID.findall(line)
         row = None if len(names) == 1 == line.count(b'"trial_id"') else tune_rows.row_of(line)
         name = names[0].decode() if row is None and len(names) == 1 else (row or {}).get("trial_id")
         if isinstance(name, str):
             return name
     return folder
+
+
+def _in_order(trial_ids: list[str], rows: Rows) -> tuple[list[str], Rows]:
+    """By the ids that Ray numbers trials with, where folders are sorted otherwise."""
+    order = sorted(range(len(trial_ids)), key=trial_ids.__getitem__)
+    if order == list(range(len(trial_ids))):
+        return trial_ids, rows
+    source = np.argsort(order)[rows.source]
+    at = np.argsort(source, kind="stable")
+    return [trial_ids[n] for n in order], Rows(source[at], {name: values[at] for name, values in rows.values.items()})
 
 
 def _trials(place: Place) -> tuple[list[TuneTrial], int]:
@@ -114,47 +132,50 @@ def _described(state: Any, runtime: str, names: dict[str, bool]) -> TuneTrial:
     )
 
 
-def _lines(place: Place, folder: str) -> tuple[list[bytes], int]:
-    """A trial's reports, a JSON line each, and how many were too long."""
+def _text(place: Place, folder: str) -> tuple[bytes, int]:
+    """A trial's reports, JSON lines without empty ones, and how many were too long."""
     if not folder:
-        return [], 0
-    lines: list[bytes] = []
+        return b"", 0
+    blocks: list[bytes] = []
     left_out = 0
     try:
         with place.open(folder, "result.json") as file:
-            for block, too_long in plain.line_blocks(file):
-                lines += [line for line in block if line]
+            for text, too_long in plain.text_blocks(file):
+                blocks += [text] if text else []
                 left_out += too_long
     except FileNotFoundError:
-        return _csv_lines(place, folder)
+        return _csv_text(place, folder)
     except OSError:
-        return [], 1
-    return lines, left_out
+        return b"", 1
+    text = b"\n".join(blocks)
+    if b"\n\n" in text or text.startswith(b"\n") or text.endswith(b"\n"):
+        text = b"\n".join(line for line in text.split(b"\n") if line)
+    return text, left_out
 
 
-def _csv_lines(place: Place, folder: str) -> tuple[list[bytes], int]:
+def _csv_text(place: Place, folder: str) -> tuple[bytes, int]:
     """The same from ``progress.csv``, where that is all there is."""
     try:
         with place.open(folder, "progress.csv") as file:
             text = plain.whole(file, plain.LINE_LIMIT).decode()
-        return [tune_rows.line_of(row) for row in csv.DictReader(io.StringIO(text, newline=""))], 0
+        return b"\n".join(map(tune_rows.line_of, csv.DictReader(io.StringIO(text, newline="")))), 0
     except FileNotFoundError:
-        return [], 0
+        return b"", 0
     except (OSError, ValueError, csv.Error):
-        return [], 1
+        return b"", 1
 
 
-def _last_line(place: Place, folder: str) -> list[bytes]:
-    """A trial's last whole report, found from the file's end."""
+def _last_line(place: Place, folder: str) -> bytes:
+    """A trial's last whole report, found from the file's end; empty if there is none."""
     with contextlib.suppress(OSError):
         if folder and place.local is not None:
             with place.open(folder, "result.json") as file:
                 file.seek(max(0, file.seek(0, io.SEEK_END) - _TAIL))
                 *_, before, last = [b"", b"", *(line for line in plain.whole(file).split(b"\n") if line)]
             if before and tune_rows.is_row(last):
-                return [last]
-    lines, _ = _lines(place, folder)
-    return next(([line] for line in reversed(lines) if tune_rows.is_row(line)), [])
+                return last
+    text, _ = _text(place, folder)
+    return next((line for line in reversed(text.split(b"\n")) if tune_rows.is_row(line)), b"")
 
 
 def _reports(trial_ids: list[str], rows: Rows) -> Table:

@@ -30,7 +30,7 @@ BOOKKEEPING = frozenset(
 _TEXT = frozenset(  # also where it reads like a number: a trial of Ray's may be called 60179_00000
     ["trial_id", "date", "hostname", "node_ip", "experiment_tag", "experiment_id", "checkpoint_dir_name"]
 )
-_MOST_BYTES = 32 << 20
+_MOST_BYTES = 4 << 20
 
 
 @dataclass
@@ -38,7 +38,7 @@ class Rows:
     """Reports.
 
     Attributes:
-        source: Which file each is from, rising.
+        source: Which file each is from; rising, as `read` gives them.
         values: Flattened key -> a value a row; numbers (truth values too) as float64, what is missing NaN; a key that
             has ever had text as objects, what is missing None.
     """
@@ -57,26 +57,25 @@ class Rows:
         return {key: values for key, values in self.values.items() if key.split("/", 1)[0] not in BOOKKEEPING}
 
 
-def read(files: Iterable[tuple[list[bytes], int]]) -> tuple[Rows, int]:
-    """Rows of files, given as lines and a number of lines left out already; and how many could not be read in all."""
-    parts: list[tuple[int, Rows]] = []
+def read(files: Iterable[tuple[bytes, int]]) -> tuple[Rows, int]:
+    """Rows of files, given as whole lines and a number of lines left out already; and how many could not be read."""
+    parts: list[Rows] = []
     damaged = 0
-    alike: dict[str, tuple[Any, list[tuple[int, list[bytes]]], int]] = {}
-    for number, (lines, left_out) in enumerate(files):
+    alike: dict[Any, tuple[Any, list[tuple[int, bytes]], int]] = {}
+    for number, (text, left_out) in enumerate(files):
         damaged += left_out
-        if not lines:
+        if not text:
             continue
-        first = row_of(lines[0])
-        shape = _shape(first) if first is not None else None
-        key = repr(shape)
-        _, group, size = alike.get(key, (shape, [], 0))
-        group.append((number, lines))
-        alike[key] = (shape, group, size + sum(map(len, lines)))
+        first = row_of(text.partition(b"\n")[0])
+        key = None if first is None else _kinds(first)
+        shape, group, size = alike.get(key) or (None if first is None else _shape(first), [], 0)
+        group.append((number, text))
+        alike[key] = (shape, group, size + len(text))
         if alike[key][2] > _MOST_BYTES:
             damaged += _group(*alike.pop(key)[:2], parts)
     for shape, group, _ in alike.values():
         damaged += _group(shape, group, parts)
-    return _merged([rows for _, rows in parts]), damaged
+    return _merged(parts), damaged
 
 
 def row_of(line: bytes) -> dict[str, Any] | None:
@@ -129,6 +128,11 @@ def _parsed(key: str, text: Any) -> Any:
         return text
 
 
+def _kinds(row: dict[str, Any]) -> Any:
+    """What rows of one shape have in common, quickly found."""
+    return tuple([(key, _kinds(value) if type(value) is dict else type(value)) for key, value in row.items()])
+
+
 def _shape(value: Any, key: str = "") -> Any:
     """What pyarrow has to be told of a value like this; None: this cannot be told."""
     if isinstance(value, dict):
@@ -149,31 +153,34 @@ def _type(shape: Any) -> Any:
     return {"text": pa.string(), "truth": pa.bool_(), "number": pa.float64(), "nothing": pa.null()}[shape]
 
 
-def _group(shape: Any, group: list[tuple[int, list[bytes]]], parts: list[tuple[int, Rows]]) -> int:
+def _group(shape: Any, group: list[tuple[int, bytes]], parts: list[Rows]) -> int:
     """Read files whose first lines have one shape; returns how many lines could not be."""
     rows = _quickly(shape, group) if shape else None
     if rows is not None:
-        parts.append((group[0][0], rows))
+        parts.append(rows)
         return 0
     if len(group) > 1 and shape:  # most are as their first line is
         half = len(group) // 2
         return _group(shape, group[:half], parts) + _group(shape, group[half:], parts)
     damaged = 0
-    for number, lines in group:
+    for number, text in group:
+        lines = [line for line in text.split(b"\n") if line]
         found = [row for line in lines if (row := row_of(line)) is not None]
         damaged += len(lines) - len(found)
-        parts.append((number, _of_rows(number, found)))
+        parts.append(_of_rows(number, found))
     return damaged
 
 
-def _quickly(shape: Any, group: list[tuple[int, list[bytes]]]) -> Rows | None:
+def _quickly(shape: Any, group: list[tuple[int, bytes]]) -> Rows | None:
     import pyarrow as pa
     import pyarrow.json
 
-    counts = [len(lines) for _, lines in group]
-    data = b"\n".join(b"\n".join(lines) for _, lines in group)
-    # As in `reports`: each line is an object, and none begins or ends on another.
-    framed = data.startswith(b"{") and data.endswith(b"}") and data.count(b"}\n{") == sum(counts) - 1
+    counts = [text.count(b"\n") + 1 for _, text in group]
+    data = b"\n".join([text for _, text in group])
+    # As in `reports`: each line is an object, and none begins or ends on another. They are counted by the first key,
+    # too: longer texts are found sooner.
+    between = b"}\n" + data[: data.find(b":", 0, 64) + 1]
+    framed = between[2:3] == b"{" and data.endswith(b"}") and data.count(between) == sum(counts) - 1
     if not framed or b"\\" in data or not data.isascii():
         return None
     try:
