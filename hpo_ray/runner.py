@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import importlib
 import time
 from collections.abc import Callable, Mapping, Sequence
@@ -22,6 +23,8 @@ Objective = Callable[..., Any]
 
 # What may change when a run is resumed: nothing that its results so far depend on.
 AMENDABLE = ("trials", "slots", "stop", "retry", "resources", "ray", "storage")
+# Bytes of a journal, some 4,000 reports, that take over 10 ms to become a frame.
+LARGE_JOURNAL = 1 << 20
 
 
 def start(
@@ -55,7 +58,7 @@ def start(
 
     payload = pack(objective or objective_of(experiment))
     known = prior.load(experiment) if experiment.prior.runs else None
-    return Stint(experiment, payload, new_run_dir(experiment.name, out), listener).drive([], known, narrowed)
+    return _kept(Stint(experiment, payload, new_run_dir(experiment.name, out), listener).drive([], known, narrowed))
 
 
 def resume(
@@ -104,7 +107,17 @@ def resume(
             listener({"event": "note", "text": text, "time": time.time()}, history)
         return history
     payload = pack(objective or objective_of(experiment))
-    return Stint(experiment, payload, run_dir.absolute(), listener).drive(log.events, None)
+    return _kept(Stint(experiment, payload, run_dir.absolute(), listener).drive(log.events, None))
+
+
+def _kept(run: History) -> History:
+    """A run that has ended, its rows written as Parquet where its journal takes long to read."""
+    from hpo_ray.results import compact
+
+    with contextlib.suppress(InvalidInput, OSError, ValueError):  # no room for it, perhaps: the journal has it all
+        if (run.run_dir / journal.FILE_NAME).stat().st_size >= LARGE_JOURNAL:
+            compact(run.run_dir)
+    return run
 
 
 def objective_of(experiment: Experiment) -> Objective:

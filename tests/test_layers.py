@@ -86,6 +86,7 @@ ALLOWED: dict[str, set[str]] = {
         "lock",
         "preflight",
         "prior",
+        "results",
         "stint",
         "trainables",
     },

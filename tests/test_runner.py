@@ -13,7 +13,8 @@ import pandas as pd
 import pytest
 
 import hpo_ray
-from hpo_ray import journal
+from hpo_ray import journal, runner
+from hpo_ray.results import source, tables
 
 pytestmark = pytest.mark.usefixtures("ray_here")
 
@@ -231,3 +232,15 @@ def test_nothing_in_the_run_directory_is_pickled_or_left_over(in_tmp: Path) -> N
     }
     for line in (run.path / "events.jsonl").read_text().splitlines():
         json.loads(line)
+
+
+def test_a_large_journal_has_its_rows_beside_it_when_the_run_ends(
+    in_tmp: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    run = hpo_ray.run(parabola, {"x": "uniform(0, 1)"}, metric="loss", trials=2, out=in_tmp / "r")
+    assert not (run.path / "frames").exists()
+    monkeypatch.setattr(runner, "LARGE_JOURNAL", 1000)
+    run = hpo_ray.resume(run.path, train=parabola, add_trials=2)
+    assert sorted(path.stem for path in (run.path / "frames").iterdir()) == sorted(tables.COLUMNS)
+    monkeypatch.setattr(source, "read", lambda place: pytest.fail("it read the journal"))
+    assert run.frame()["trial_id"].tolist() == ["0000", "0001", "0002", "0003"]
