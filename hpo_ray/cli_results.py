@@ -91,12 +91,42 @@ def best_command(run_dir: RunDir, as_json: AsJson = False) -> None:
 
 def export_command(
     run_dir: Annotated[str, typer.Argument(help="A run directory, or a quoted glob of many.", metavar="RUN")],
-    file: Annotated[Path, typer.Argument(help="FILE.parquet or FILE.csv")],
-    level: Annotated[str, typer.Option("--level", help="trials, reports, rungs, failures or cost.")] = "trials",
+    file: Annotated[
+        str | None, typer.Argument(help="FILE.parquet or FILE.csv; with --to where, if not in the run directory.")
+    ] = None,
+    level: Annotated[str | None, typer.Option("--level", help="trials, reports, rungs, failures or cost.")] = None,
+    to: Annotated[
+        str | None, typer.Option("--to", help="tensorboard, mlflow or optuna: written as that tool has it.")
+    ] = None,
 ) -> None:
-    """Write the table of a run's trials (or reports, rungs, failures, cost) for other tools."""
+    """Write the table of a run's trials (or reports, rungs, failures, cost), or the run itself, for other tools."""
+    if to is not None:
+        _export_to(run_dir, to, file, level)
+    else:
+        _export_table(run_dir, file, level or "trials")
+
+
+def _export_to(run_dir: str, to: str, target: str | None, level: str | None) -> None:
+    from hpo_ray.loggers import LOGGERS
+    from hpo_ray.loggers.exporting import export
+
+    if level is not None:
+        raise InvalidInput(Problem("--level", f"--to {to} writes all there is: leave one of them out"))
+    written = export(run_dir, to, target, key="--to")
+    for run, where in written.items():
+        out().print(f"{run} written to {where}", soft_wrap=True, highlight=False, markup=False)
+    note(f"to look: {LOGGERS[to].looked_at(target or next(iter(written.values())))}")
+
+
+def _export_table(run_dir: str, name: str | None, level: str) -> None:
     from hpo_ray.results.frame import load_results
 
+    if name is None:
+        message = "expected FILE.parquet or FILE.csv, or --to optuna, --to tensorboard, --to mlflow"
+        raise InvalidInput(Problem("FILE", message))
+    file = Path(name)
+    if file.suffix in (".db", ".sqlite", ".sqlite3"):
+        raise InvalidInput(Problem("FILE", f"'{file}' is a database: --to optuna writes a study there"))
     if file.suffix not in (".csv", ".parquet"):
         raise InvalidInput(Problem("FILE", f"'{file}' ends neither in .csv nor in .parquet"))
     if level not in _LEVELS:

@@ -168,6 +168,8 @@ class Experiment(Section):
     retry: RetryConfig = RetryConfig()
     prior: PriorConfig = PriorConfig()
     storage: StorageConfig = StorageConfig()
+    loggers: tuple[str, ...] = ()
+    """Other tools that the run is written for while it lasts: keys of `hpo_ray.loggers.LOGGERS`."""
     race: RaceConfig | None = None
 
     @cached_property

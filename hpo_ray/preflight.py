@@ -18,6 +18,7 @@ from hpo_ray.config import Document
 from hpo_ray.environment import local_cpus, local_gpus
 from hpo_ray.errors import InvalidInput, Problem, nearest
 from hpo_ray.experiment import SECTIONS, Experiment, locate, short_name
+from hpo_ray.loggers import problem_of
 from hpo_ray.schedulers import SCHEDULERS
 from hpo_ray.searchers import SEARCHERS
 from hpo_ray.space import SearchSpace
@@ -49,7 +50,7 @@ def check(document: Document, *, has_objective: bool = False) -> Experiment:
     _fill_defaults(data)
     _resolve_paths(data)
     experiment = _build(data, problems)
-    for part in (_check_names, _check_scheduler, _check_metric, _check_fractions):
+    for part in (_check_names, _check_loggers, _check_scheduler, _check_metric, _check_fractions):
         part(data, problems)
     if experiment is not None and space is not None:
         _check_searched(document, space, problems)
@@ -136,6 +137,19 @@ def _check_names(data: dict[str, Any], problems: list[Problem]) -> None:
         name = _get(data, section, "name")
         if isinstance(name, str) and name not in names:
             problems.append(Problem(f"{section}.name", f"there is no '{name}'; {nearest(name, names)}"))
+
+
+def _check_loggers(data: dict[str, Any], problems: list[Problem]) -> None:
+    """Each is one, once, and what it needs is installed."""
+    names = data.get("loggers")
+    if not isinstance(names, list | tuple):
+        return
+    for name in dict.fromkeys(name for name in names if isinstance(name, str)):
+        problem = problem_of(name, "loggers")
+        if problem is not None:
+            problems.append(problem)
+        elif names.count(name) > 1:
+            problems.append(Problem("loggers", f"'{name}' is there twice: once is enough"))
 
 
 def _check_scheduler(data: dict[str, Any], problems: list[Problem]) -> None:

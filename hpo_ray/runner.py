@@ -22,7 +22,7 @@ from hpo_ray.trainables.function import load_target, pack
 Objective = Callable[..., Any]
 
 # What may change when a run is resumed: nothing that its results so far depend on.
-AMENDABLE = ("trials", "slots", "stop", "retry", "resources", "ray", "storage")
+AMENDABLE = ("trials", "slots", "stop", "retry", "resources", "ray", "storage", "loggers")
 # Bytes of a journal, some 4,000 reports, that take over 10 ms to become a frame.
 LARGE_JOURNAL = 1 << 20
 

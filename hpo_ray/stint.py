@@ -19,6 +19,7 @@ from hpo_ray.history import History
 from hpo_ray.journal import Event, Journal
 from hpo_ray.keeper import Keeper
 from hpo_ray.lock import Lock
+from hpo_ray.loggers.background import Background
 from hpo_ray.session import INTERRUPTION, ray_session
 from hpo_ray.snapshot import Snapshots
 
@@ -31,6 +32,8 @@ Listener = Callable[[Event, History], None]
 POLL_PERIOD_S = 0.5
 # Some calls of Ray's wait for what has died and heed no signal: so long the driver's thread is given to come back.
 STUCK_S = 5.0
+# So long a finished run waits for its loggers, which then go on by themselves.
+LOGGERS_S = 5.0
 
 
 def slots_of(experiment: Experiment) -> int:
@@ -112,6 +115,7 @@ class Stint:
         started = log.append(
             "run_started", experiment=self._experiment.model_dump(), environment=environment(), **learned
         )
+        self._loggers = Background(self._history.run_dir, self._experiment.loggers)
         try:
             reasons = [f"space.{name}={found['range']}: {found['reason']}" for name, found in narrowed.items()]
             for note in [*reasons, *(known.notes if known is not None else ())]:
@@ -130,6 +134,8 @@ class Stint:
             raise failure from None
         finally:
             self._snapshots.write(self._history.tally, log.offset)
+            self._loggers.close(LOGGERS_S)
+            self._pass_on()
 
     def _give_up(self, failure: BaseException) -> None:
         """Write down that the run ended, and why."""
@@ -200,6 +206,7 @@ class Stint:
             return False
         while driver.notes:
             self._note(driver.notes.pop(0))
+        self._pass_on()
         if now - self._polled_at > POLL_PERIOD_S:
             self._polled_at = now
             if lock.take_stop_request(self._history.run_dir) and not driver.stopping:
@@ -240,6 +247,11 @@ class Stint:
         self._snapshots.maybe_write(self._history.tally, self._log.offset)
         if self._listener is not None:
             self._listener(event, self._history)
+
+    def _pass_on(self) -> None:
+        """Tell what the loggers have to say."""
+        while not self._loggers.messages.empty():
+            self._note(self._loggers.messages.get())
 
     def _note(self, text: str) -> None:
         if self._listener is not None:
