@@ -26,9 +26,9 @@ from hpo_ray.loggers.sink import (
     refuse_link,
     rows_by_step,
     scale_of,
+    shown,
     step_of,
     text_of,
-    with_best,
 )
 from hpo_ray.space import Levelled
 
@@ -76,6 +76,7 @@ class EventFiles(Sink):
         self._folder = folder
         self._claim = Claim(folder / CLAIM_NAME, patient=patient)
         self._files: dict[str, _File] = {}
+        self._groups: dict[str, str] = {}
         self._held = 0
         self._described = False
         self._claimed = False
@@ -112,9 +113,10 @@ class EventFiles(Sink):
         file = self._files.get(trial.trial_id)
         if file is None:
             file = self._files[trial.trial_id] = _File(self._folder / trial.trial_id / FILE_NAME)
-            self._put(
-                file, self._encode.header(event["time"]) + self._encode.start(event["time"], trial, self._domains)
-            )
+            # Trials of one configuration, as a race has them, are one line of the HParams tab, their means.
+            group = self._groups.setdefault(trial.config_id or trial.trial_id, trial.trial_id)
+            self._put(file, self._encode.header(event["time"]))
+            self._put(file, self._encode.start(event["time"], trial, group, self._domains))
         return file
 
     def _report(self, file: _File, trial: TrialRecord, event: Event, run: History) -> None:
@@ -132,7 +134,7 @@ class EventFiles(Sink):
             self._put(file, self._encode.purge(event["time"], step))
         for at, row in rows.items():
             file.best = better(file.best, row.metrics.get(run.metric, math.nan), run.mode)
-            self._put(file, self._encode.row(row, at, with_best(row.metrics, file.best, run.metric)))
+            self._put(file, self._encode.row(row, at, shown(row.metrics, file.best, run)))
             file.top = at
 
     def _describe(self, event: Event, run: History) -> None:
@@ -141,11 +143,9 @@ class EventFiles(Sink):
             return
         self._described = True
         file = self._files[""] = _File(self._folder / FILE_NAME)
-        names = list(with_best({run.metric: 0.0}, 0.0, run.metric))
-        names += [name for name in event["metrics"] if name not in names]
-        self._put(
-            file, self._encode.header(event["time"]) + self._encode.experiment(event["time"], run, self._domains, names)
-        )
+        names = list(dict.fromkeys([run.metric, *shown(event["metrics"], 0.0, run)]))
+        self._put(file, self._encode.header(event["time"]))
+        self._put(file, self._encode.experiment(event["time"], run, self._domains, names))
 
     def _put(self, file: _File, data: bytes) -> None:
         file.pending += data
@@ -205,8 +205,8 @@ class _Encoder:
         values = [self._summary.Summary.Value(tag=name, simple_value=value) for name, value in metrics.items()]
         return self._record(wall_time=row.time, step=step, summary=self._summary.Summary(value=values))
 
-    def start(self, time: float, trial: TrialRecord, domains: Mapping[str, Any]) -> bytes:
-        info = self._data.SessionStartInfo(group_name=trial.config_id, start_time_secs=time)
+    def start(self, time: float, trial: TrialRecord, group: str, domains: Mapping[str, Any]) -> bytes:
+        info = self._data.SessionStartInfo(group_name=group, start_time_secs=time)
         for name, value in trial.config.items():
             kind = _kind(domains[name].values if isinstance(domains.get(name), Levelled) else (value,))
             setattr(info.hparams[name], f"{kind}_value", text_of(value) if kind == "string" else value)

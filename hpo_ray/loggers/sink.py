@@ -155,10 +155,10 @@ def rows_by_step(trial: TrialRecord, scale: int) -> dict[int, ReportRow]:
     return {step_of(row.fidelity, scale): row for row in trial.reports}
 
 
-def with_best(metrics: Mapping[str, float], best: float, metric: str) -> dict[str, float]:
-    """A report's metrics, and the best value of the optimised one so far beside them."""
-    name = f"{metric}_best"
-    return dict(metrics) if math.isnan(best) or name in metrics else {**metrics, name: best}
+def shown(metrics: Mapping[str, float], best: float, run: History) -> dict[str, float]:
+    """A report's metrics but the fidelity, which is the step; beside them the best value so far (NaN: none)."""
+    named = {name: value for name, value in metrics.items() if name != run.experiment.get("fidelity")}
+    return named if math.isnan(best) else {f"{run.metric}_best": best} | named
 
 
 def better(best: float, value: float, mode: str) -> float:

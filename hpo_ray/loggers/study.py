@@ -25,6 +25,7 @@ from hpo_ray.loggers.sink import (
     refuse_link,
     rows_by_step,
     scale_of,
+    shown,
 )
 from hpo_ray.space import Domain, Levelled, Numeric
 
@@ -185,7 +186,8 @@ class Study(Sink):
         facts |= {name: value for name, value in trial.config.items() if name not in params and name not in facts}
         if trial.reports and state.is_finished():
             facts["fidelity"] = trial.fidelity
-            facts |= {name: value for name, value in trial.reports[-1].metrics.items() if name not in facts}
+            last = shown(trial.reports[-1].metrics, math.nan, run)
+            facts |= {name: value for name, value in last.items() if name not in facts}
         ended = state.is_finished()
         return self._optuna.trial.FrozenTrial(
             number=-1,

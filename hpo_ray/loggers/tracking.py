@@ -24,8 +24,8 @@ from hpo_ray.loggers.sink import (
     refuse_link,
     rows_by_step,
     scale_of,
+    shown,
     text_of,
-    with_best,
 )
 
 if TYPE_CHECKING:
@@ -148,7 +148,7 @@ class Tracking(Sink):
         for step, row in rows.items():
             best = better(best, row.metrics.get(run.metric, math.nan), run.mode)
             if step not in points:
-                named = _named(with_best(row.metrics, best, run.metric))
+                named = _named(shown(row.metrics, best, run))
                 metrics += [self._entities.Metric(name, value, times[step], step) for name, value in named.items()]
         for begin in range(0, len(metrics), _METRICS):
             self._client.log_batch(run_id, metrics=metrics[begin : begin + _METRICS])
