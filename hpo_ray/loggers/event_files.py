@@ -243,17 +243,21 @@ class _Encoder:
         return self._hparams(time, "experiment", self._data.HParamsPluginData(experiment=made))
 
     def _hparams(self, time: float, tag: str, data: Any) -> bytes:
+        data.version = self._metadata.PLUGIN_DATA_VERSION
+        plugin = self._summary.SummaryMetadata.PluginData(
+            plugin_name=self._metadata.PLUGIN_NAME,
+            content=data.SerializeToString(deterministic=True),  # else maps are in another order in each process
+        )
         value = self._summary.Summary.Value(
             tag=f"{_HPARAMS}{tag}",
-            metadata=self._metadata.create_summary_metadata(data),
+            metadata=self._summary.SummaryMetadata(plugin_data=plugin),
             tensor=self._metadata.NULL_TENSOR,
         )
         return self._record(wall_time=time, summary=self._summary.Summary(value=[value]))
 
     def _record(self, **fields: Any) -> bytes:
         buffer = io.BytesIO()
-        # Maps, such as a session's parameters, have no order of their own.
-        self._writer(buffer).write(self._event.Event(**fields).SerializeToString(deterministic=True))
+        self._writer(buffer).write(self._event.Event(**fields).SerializeToString())
         return buffer.getvalue()
 
 

@@ -35,7 +35,7 @@ if TYPE_CHECKING:
 _TAG = "hpo_ray"
 # Optuna dates a trial's end by its own clock. Where that is further than this from the journal's, the study of a run
 # that is over is written anew.
-_LATE_S = 30.0
+LATE_S = 30.0
 
 
 def open_sink(target: str, *, patient: bool) -> Sink:
@@ -159,7 +159,7 @@ class Study(Sink):
                 storage.set_trial_user_attr(known._trial_id, key, value)
         if wanted.state.is_finished():
             storage.set_trial_state_values(known._trial_id, wanted.state, wanted.values)
-            if over and abs(time.time() - wanted.datetime_complete.timestamp()) > _LATE_S:
+            if over and abs(time.time() - wanted.datetime_complete.timestamp()) > LATE_S:
                 return False
         self._known[number] = wanted
         return True
@@ -246,7 +246,7 @@ def _same(known: Any, wanted: Any, over: bool) -> bool:
     steps = known.intermediate_values
     if wanted.datetime_complete is None:
         return False
-    if over and abs((known.datetime_complete - wanted.datetime_complete).total_seconds()) > _LATE_S:
+    if over and abs((known.datetime_complete - wanted.datetime_complete).total_seconds()) > LATE_S:
         return False
     return (
         known.state == wanted.state

@@ -11,13 +11,13 @@ import pytest
 
 from hpo_ray import history
 from hpo_ray.errors import InvalidInput
+from hpo_ray.loggers import event_files
 from hpo_ray.loggers.exporting import export
 from hpo_ray.loggers.follower import Follower
 from tests.loggers.journals import BEGAN, EXPERIMENT, lines_of, no_failure, sweep, write
 
 pytest.importorskip("tensorboard", reason="the extra 'tensorboard' is not installed")
 
-from hpo_ray.loggers import event_files  # noqa: E402  # after the skip
 
 LINES = lines_of(sweep())
 

@@ -11,6 +11,7 @@ import pytest
 
 from hpo_ray import history
 from hpo_ray.errors import InvalidInput
+from hpo_ray.loggers import study as writing
 from hpo_ray.loggers.exporting import export
 from hpo_ray.loggers.follower import Follower
 from hpo_ray.space import SearchSpace
@@ -18,7 +19,6 @@ from tests.loggers.journals import BEGAN, NONE, SGD, lines_of, no_failure, sweep
 
 optuna = pytest.importorskip("optuna", reason="the extra 'optuna' is not installed")
 
-from hpo_ray.loggers import study as writing  # noqa: E402  # after the skip
 
 LINES = lines_of(sweep())
 
@@ -124,7 +124,7 @@ def test_exporting_again_changes_nothing(exported: Path) -> None:
     assert [trial._trial_id for trial in loaded(exported / "optuna.db").trials] == ids
 
 
-@pytest.mark.parametrize("cut", [1, 3, 8, 23, 33, 42, len(LINES) - 3])
+@pytest.mark.parametrize("cut", [3, 23, 42])
 def test_a_run_exported_half_way_and_again_at_its_end_is_the_same(exported: Path, tmp_path: Path, cut: int) -> None:
     run_dir = write(tmp_path / "a", LINES[:cut])
     export(run_dir, "optuna")

@@ -10,6 +10,7 @@ import pytest
 
 from hpo_ray import history
 from hpo_ray.errors import InvalidInput
+from hpo_ray.loggers import tracking
 from hpo_ray.loggers.exporting import export
 from hpo_ray.loggers.follower import Follower
 from tests.loggers.journals import BEGAN, lines_of, no_failure, sweep, write
@@ -17,7 +18,6 @@ from tests.loggers.journals import BEGAN, lines_of, no_failure, sweep, write
 for package in ("mlflow", "sqlalchemy", "alembic"):
     pytest.importorskip(package, reason="the extra 'mlflow' is not installed")
 
-from hpo_ray.loggers import tracking  # noqa: E402  # after the skip
 
 LINES = lines_of(sweep())
 
