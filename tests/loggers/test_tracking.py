@@ -64,7 +64,7 @@ def test_each_trial_is_a_run_with_the_points_that_count(exported: Path) -> None:
     run, told = history.load(exported), contents(exported / "mlflow")
     assert told.keys() == run.trials.keys()
     for trial in run.trials.values():
-        status, start, end, params, tags, points = told[trial.trial_id]
+        _, start, end, params, tags, points = told[trial.trial_id]
         wanted: dict[str, list[tuple[int, Any, int]]] = {}
         for row in trial.reports:
             for name, value in row.metrics.items():
