@@ -28,6 +28,7 @@ AMENDABLE = (
     "stop",
     "retry",
     "storage",
+    "loggers",
 )
 _NAME_LENGTH = 60
 

@@ -201,8 +201,8 @@ class _Encoder:
         return self._record(wall_time=time, step=step, session_log=log)
 
     def row(self, row: ReportRow, step: int, metrics: dict[str, float]) -> bytes:
-        # A float beyond a single's range is infinite there.
-        values = [self._summary.Summary.Value(tag=name, simple_value=value) for name, value in metrics.items()]
+        # A number beyond a single's range is infinite there.
+        values = [self._summary.Summary.Value(tag=name, simple_value=float(value)) for name, value in metrics.items()]
         return self._record(wall_time=row.time, step=step, summary=self._summary.Summary(value=values))
 
     def start(self, time: float, trial: TrialRecord, group: str, domains: Mapping[str, Any]) -> bytes:

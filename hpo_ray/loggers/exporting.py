@@ -8,7 +8,7 @@ from importlib import import_module
 from pathlib import Path
 
 from hpo_ray import journal
-from hpo_ray.errors import InvalidInput, Problem
+from hpo_ray.errors import HpoRayError, InvalidInput, Problem
 from hpo_ray.loggers import LOGGERS, problem_of
 from hpo_ray.loggers.follower import Follower
 from hpo_ray.loggers.sink import Sink
@@ -64,12 +64,19 @@ def _export(run_dir: Path, to: str, target: str | os.PathLike[str] | None) -> st
         where = os.fspath(target)
 
     def failed(name: str, error: Exception) -> None:
-        if isinstance(error, OSError):
-            message = f"'{where}' cannot be written: {error.strerror or error}"
-            raise InvalidInput(Problem("target", message)) from None
-        raise error
+        """Tell of an error of the tool's own, of any kind: damaged files, a full disk, a server that is away."""
+        if isinstance(error, HpoRayError):
+            raise error
+        reason = error.strerror if isinstance(error, OSError) else f"{type(error).__name__}: {error}"
+        message = " ".join(f"'{where}' cannot be written: {reason}".split())[:500]
+        raise InvalidInput(Problem("target", message)) from error
 
-    follower = Follower(run_dir, {to: open_sink(to, where, patient=False)}, failed)
+    try:
+        sink = open_sink(to, where, patient=False)
+    except Exception as error:
+        failed(to, error)
+        raise
+    follower = Follower(run_dir, {to: sink}, failed)
     try:
         follower.step(to_end=True)
         if not follower.run.experiment:

@@ -19,6 +19,7 @@ from typing import IO, TYPE_CHECKING, Any
 
 from hpo_ray.domains.levels import freeze, level_text
 from hpo_ray.errors import InvalidInput, Problem
+from hpo_ray.events import EXACT
 from hpo_ray.space import Domain, SearchSpace
 
 if TYPE_CHECKING:
@@ -29,7 +30,6 @@ FINISHED = ("completed", "stopped", "failed", "out_of_memory")
 FAILED = ("failed", "out_of_memory")
 _POLL_S = 0.2
 _FINEST = 1000
-_INT64 = 2**63 - 1
 
 
 class Sink(abc.ABC):
@@ -147,7 +147,7 @@ def scale_of(trial: TrialRecord) -> int:
 
 def step_of(fidelity: float, scale: int) -> int:
     """A fidelity as these tools have it: a whole number. Those that fall together count as one, the last."""
-    return int(min(max(math.floor(fidelity * scale), -_INT64), _INT64))
+    return math.floor(min(max(fidelity * scale, -EXACT), EXACT))
 
 
 def rows_by_step(trial: TrialRecord, scale: int) -> dict[int, ReportRow]:
@@ -185,8 +185,9 @@ def facts_of(trial: TrialRecord) -> dict[str, Any]:
 
 def domains_of(run: History) -> Mapping[str, Domain]:
     """The parameters that a run searches."""
+    space = run.experiment.get("space")
     try:
-        return SearchSpace.parse(run.experiment.get("space") or {}).domains
+        return SearchSpace.parse(space if isinstance(space, dict) else {}).domains
     except InvalidInput:  # a stranger's: what is known of parameters is their values
         return {}
 

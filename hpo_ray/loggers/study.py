@@ -115,7 +115,8 @@ class Study(Sink):
         made.set_user_attr(_TAG, self.identity)
         made.set_metric_names([run.metric or "value"])
         for key in ("searcher", "scheduler"):
-            made.set_user_attr(key, str((run.experiment.get(key) or {}).get("name")))
+            chosen = run.experiment.get(key)
+            made.set_user_attr(key, str(chosen.get("name") if isinstance(chosen, dict) else chosen))
         made.set_user_attr("seed", run.experiment.get("seed"))
         made.set_user_attr("run_dir", str(run.run_dir))
         self._study = made

@@ -45,7 +45,8 @@ def sweep() -> list[dict[str, Any]]:
         lines.append({"event": event, **identity, **fields})
 
     def suggest(trial: int, config: dict[str, Any]) -> None:
-        say("trial_suggested", trial, config=config, config_id=f"c{trial}", state={})
+        same = 6 if trial == 7 else trial
+        say("trial_suggested", trial, config=config, config_id=f"c{same}", state={})
 
     def start(trial: int, attempt: int = 0) -> None:
         say("trial_started", trial, attempt, gpus=0)

@@ -82,6 +82,9 @@ def test_hparams_has_the_space_and_each_trials_values(exported: Path) -> None:
     assert list(infos["mixed"].domain_discrete) == ["1", "true", "1", "1.5"]  # text: they have no type in common
     assert [info.name.tag for info in made.metric_infos] == ["loss", "loss_best", "acc"]
     begun = hparams(folder / "0000", "session_start_info").session_start_info
+    assert begun.group_name == "0000"
+    again = hparams(folder / "0007", "session_start_info").session_start_info
+    assert again.group_name == "0006"  # of the same configuration: one line of the tab
     values = {name: getattr(value, value.WhichOneof("kind")) for name, value in begun.hparams.items()}
     assert values == {"lr": 0.01, "width": 3, "keep": 0.3, "optimizer": "sgd", "momentum": 0.75, "layers": "[8, 16]",
                       "flag": True, "mixed": "1", "sizes": 32}  # fmt: skip

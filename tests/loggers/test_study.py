@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from datetime import datetime
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
@@ -163,6 +164,22 @@ def test_many_runs_share_a_file_each_with_its_study(exported: Path, tmp_path: Pa
     write(tmp_path / "runs" / "deeper" / "a", LINES)
     with pytest.raises(InvalidInput, match="several of these runs are called 'a'"):
         export(f"{tmp_path}/runs/**", "optuna", file)
+
+
+def test_a_strangers_run_is_written_as_far_as_it_makes_sense(tmp_path: Path) -> None:
+    events = sweep()[:3]
+    events[0]["experiment"] = {"name": None, "metric": "loss", "searcher": "odd", "space": ["lr"]}
+    events[1]["config"] = {"lr": 10**300, "deep": [{"a": [None]}], "": "<script>"}
+    events.append({"event": "trial_reported", "trial_id": "0000", "attempt": 0, "fidelity": 1e308, "elapsed_s": 0,
+                   "metrics": {"loss": 10**300, "": 1}})  # fmt: skip
+    events.append({"event": "trial_reported", "trial_id": "0000", "attempt": 0, "fidelity": -1.5e305, "elapsed_s": 0,
+                   "metrics": {"loss": 1}})  # fmt: skip
+    run_dir = write(tmp_path / "a", lines_of(events))
+    for tool in ("optuna", "tensorboard") if find_spec("tensorboard") else ("optuna",):
+        export(run_dir, tool)
+    [trial] = loaded(run_dir / "optuna.db").trials
+    assert trial.user_attrs[""] == "<script>"
+    assert trial.intermediate_values == {-(2**53): 1.0, 2**53: 1e300}
 
 
 def test_what_is_no_database_is_told(exported: Path, tmp_path: Path) -> None:
