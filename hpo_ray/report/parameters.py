@@ -5,8 +5,8 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from hpo_ray.errors import InvalidInput
-from hpo_ray.report.blocks import Block, Choice, Paragraph, Picture, Section
-from hpo_ray.report.subject import MOST_FITTED, Subject, table_of
+from hpo_ray.report.blocks import Block, Choice, Paragraph, Picture, Section, Table
+from hpo_ray.report.subject import MOST_FITTED, Subject, cell, level, table_of
 from hpo_ray.results import parameter_plots
 from hpo_ray.results.analysis import importance, partial_dependence
 from hpo_ray.results.parallel_plot import parallel_coordinates
@@ -52,13 +52,23 @@ def _pictures(subject: Subject) -> list[Block]:
         ranked = [str(row["parameter"]) for row in shares.to_dict("records") if not isinstance(row["with"], str)]
         slices = {name: _slice(subject, sample, name) for name in ranked[:MOST_SLICES]}
         blocks.append(Choice("slice", "Parameter", slices))
-        if len(ranked) > 1:
-            blocks.append(_contour(subject, sample, (ranked[0], ranked[1])))
-    order = ["trial_id", "status", *(name for name in map("config/{}".format, space.names) if name in sample), metric]
-    best = sample.sort_values(metric, ascending=mode == "min").head(20)
-    rows = table_of(best, "The 20 best trials", {name: name.removeprefix("config/") for name in order})
+        pairs = ((ranked[0], other) for other in ranked[1:MOST_SLICES])
+        found = next(filter(None, (_contour(subject, sample, pair) for pair in pairs)), None)
+        blocks += [found] if found is not None else []
+    rows = _best(subject, sample)
     blocks.append(Picture("parallel", parallel_coordinates(subject.trials, space, metric, mode), rows))
     return blocks
+
+
+def _best(subject: Subject, sample: pd.DataFrame) -> Table:
+    assert subject.space is not None
+    names = [name for name in subject.space.names if f"config/{name}" in sample]
+    rows = []
+    for row in sample.sort_values(subject.metric, ascending=subject.mode == "min").head(20).to_dict("records"):
+        config = subject.run.trials[row["trial_id"]].config
+        used = [level(config, name) for name in names]
+        rows.append([row["trial_id"], row["status"].replace("_", " "), *used, cell(row[subject.metric])])
+    return Table("The 20 best trials", ["trial", "status", *names, subject.metric], rows)
 
 
 def _slice(subject: Subject, sample: pd.DataFrame, name: str) -> Picture:
@@ -70,10 +80,13 @@ def _slice(subject: Subject, sample: pd.DataFrame, name: str) -> Picture:
     return Picture(f"slice-{space.names.index(name)}", figure, table_of(curve, f"{metric} against {name}", columns))
 
 
-def _contour(subject: Subject, sample: pd.DataFrame, names: tuple[str, str]) -> Picture:
+def _contour(subject: Subject, sample: pd.DataFrame, names: tuple[str, str]) -> Picture | None:
+    """None where no configuration uses both parameters."""
     space, metric, mode = subject.space, subject.metric, subject.mode
     assert space is not None
     surface = partial_dependence(sample, space, metric, names, mode)
+    if not len(surface):
+        return None
     figure = parameter_plots.contour(surface, sample, names, space, metric, mode)
     columns = {**{f"config/{name}": name for name in names}, "mean": f"mean {metric}"}
     by_mean = surface.sort_values("mean", ascending=mode == "min")

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import math
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -11,6 +11,7 @@ from hpo_ray.history import History, TrialRecord
 from hpo_ray.report.blocks import Cell, Table
 from hpo_ray.results.frame import load_results
 from hpo_ray.results.summary import summarise
+from hpo_ray.results.values import missing
 from hpo_ray.space import SearchSpace
 
 if TYPE_CHECKING:
@@ -91,6 +92,11 @@ def cell(value: Any) -> Cell:
     """A frame's value as a cell: what is missing is None."""
     if hasattr(value, "item"):
         value = value.item()
-    if isinstance(value, bool) or not isinstance(value, int | float):
-        return None if value is None or value != value else str(value)
-    return None if isinstance(value, float) and math.isnan(value) else value
+    if missing(value):
+        return None
+    return str(value) if isinstance(value, bool) or not isinstance(value, int | float) else value
+
+
+def level(config: Mapping[str, Any], name: str) -> Cell:
+    """A parameter of a configuration as a cell: a None that is a choice is not the same as nothing."""
+    return "None" if name in config and config[name] is None else cell(config.get(name))

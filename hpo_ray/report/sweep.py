@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 
 from hpo_ray.report.blocks import Block, Cell, Choice, Paragraph, Picture, Section, Table, TrialTable
-from hpo_ray.report.subject import Subject, cell, table_of
+from hpo_ray.report.subject import Subject, cell, level, table_of
 from hpo_ray.results import sweep_plots
 from hpo_ray.results.analysis import fidelity_correlation, incumbent, rung_survival, savings
 from hpo_ray.results.progress import Over
@@ -58,27 +58,19 @@ def every_trial(subject: Subject) -> Section:
         return (sign * best.metrics[metric] if best else math.inf, name)
 
     names = sorted(run.trials, key=rank)
-    keys = list(dict.fromkeys(str(key) for trial in run.trials.values() for key in trial.config))
+    keys = list(dict.fromkeys(key for trial in run.trials.values() for key in trial.config))
     rows: list[list[Cell]] = []
     for name in names:
         trial = run.trials[name]
         best = trial.best_report(metric, run.mode)
-        config = {str(key): value for key, value in trial.config.items()}
         last = trial.reports[-1].metrics.get(metric) if trial.reports else None
         spent = trial.last_seen - trial.started_at
         row = [name, trial.status.replace("_", " "), best.metrics[metric] if best else None, last]
         row += [trial.fidelity, round(spent, 1)]
-        rows.append(
-            [cell(value) for value in [*row, *(_level(config[key]) if key in config else None for key in keys)]]
-        )
+        rows.append([*map(cell, row), *(level(trial.config, key) for key in keys)])
     columns = ["trial", "status", f"best {metric}", f"last {metric}", subject.unit, "seconds", *keys]
     table = TrialTable(Table("Every trial, the best first", columns, rows), [run.trials[n].status for n in names])
     return Section("trials", "Every trial", [table] if rows else [Paragraph("No trial was suggested yet.")])
-
-
-def _level(value: object) -> object:
-    """None may be a choice, which is not the same as nothing."""
-    return "None" if value is None else value
 
 
 def _saved(subject: Subject) -> list[Block]:

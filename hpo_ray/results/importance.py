@@ -6,6 +6,7 @@ a forest's steps blur small effects and take noise for interactions (`benchmarks
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Hashable
 from typing import TYPE_CHECKING, Any
 
@@ -176,8 +177,11 @@ def partial_dependence(
     tail = (1.0 - confidence) / 2.0
     low, high = np.quantile(values[:, 1:], [tail, 1.0 - tail], axis=1)
     shown = [[value for value, _ in axis] for axis in axes]
-    frame = pd.MultiIndex.from_product(shown, names=columns).to_frame(index=False)
-    frame = frame.assign(mean=values[:, 1:].mean(axis=1), low=low, high=high)
+    points = zip(*itertools.product(*shown), strict=True)  # levels may be lists, which no index takes
+    found = {
+        name: pd.Series(list(side), dtype=object).infer_objects() for name, side in zip(columns, points, strict=True)
+    }
+    frame = pd.DataFrame({**found, "mean": values[:, 1:].mean(axis=1), "low": low, "high": high})
     return frame[np.isfinite(values[:, 0])].reset_index(drop=True)
 
 

@@ -30,7 +30,7 @@ from hpo_ray.results.style import (
     titled,
     trial_gid,
 )
-from hpo_ray.results.values import require, sign_of
+from hpo_ray.results.values import missing, require, sign_of
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -144,11 +144,13 @@ def contour(
     require(trials, *columns, "trial_id", "status")
     domains = [space.domains[name] for name in names]
     levels = [_levels(domain) for domain in domains]
-    sides = [list(dict.fromkeys(surface[column])) for column in columns]
-    at = [_places(side, domain, known) for side, domain, known in zip(sides, domains, levels, strict=True)]
-    grid = np.full((len(sides[1]), len(sides[0])), np.nan)
-    for row in surface.to_dict("records"):
-        grid[sides[1].index(row[columns[1]]), sides[0].index(row[columns[0]])] = row["mean"]
+    spots = [
+        _places(list(surface[c]), domain, known) for c, domain, known in zip(columns, domains, levels, strict=True)
+    ]
+    at = [sorted(set(side)) for side in spots]
+    grid = np.full((len(at[1]), len(at[0])), np.nan)
+    for across, up, mean in zip(*spots, surface["mean"], strict=True):
+        grid[at[1].index(up), at[0].index(across)] = mean
     with mpl.rc_context({**STYLE, "axes.grid": False}):
         figure = Figure(figsize=(SIZE[0], 4.4), layout="constrained")
         axes = figure.subplots()
@@ -172,10 +174,10 @@ def contour(
         for trial in trials.to_dict("records"):
             values = [trial[column] for column in columns]
             apart = [0.0 if known is None else float(rng.uniform(-0.25, 0.25)) for known in levels]
-            spots = [_places([v], domain, known)[0] for v, domain, known in zip(values, domains, levels, strict=True)]
-            if all(math.isfinite(spot) for spot in spots):
+            spot = [_places([v], domain, known)[0] for v, domain, known in zip(values, domains, levels, strict=True)]
+            if all(math.isfinite(place) for place in spot):
                 axes.plot(
-                    *(spot + by for spot, by in zip(spots, apart, strict=True)),
+                    *(place + by for place, by in zip(spot, apart, strict=True)),
                     FATES[fate_of(str(trial["status"]))][2],
                     color=ALWAYS_BLACK,
                     markeredgecolor=ALWAYS_WHITE,
@@ -210,13 +212,13 @@ def _levels(domain: Domain) -> list[Any] | None:
 def _places(values: list[Any], domain: Domain, levels: list[Any] | None) -> list[float]:
     """Where values are drawn: numbers where they are, levels side by side; NaN for what is none of them."""
     if levels is None:
-        return [math.nan if value is None else float(value) for value in values]
+        return [math.nan if missing(value) else float(value) for value in values]
     # A frame may have turned 64 into 64.0, or a list into its text.
     places = {str(level): float(i) for i, level in enumerate(levels)}
     numbers = {float(level): float(i) for i, level in enumerate(levels) if isinstance(level, int | float)}
     found = []
     for value in values:
-        if value is None or value != value:  # in a frame None is missing
+        if missing(value):  # as a frame has None
             found.append(places.get("None", math.nan))
             continue
         number = numbers.get(float(value)) if isinstance(value, int | float | np.number) else None

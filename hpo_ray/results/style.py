@@ -1,6 +1,6 @@
 """What all pictures share: colours, their look on paper, names that fit, numbers on axes, and writing a file.
 
-Knows matplotlib; nothing of frames, journals, torch or Ray.
+Knows matplotlib; nothing of journals, torch or Ray.
 """
 
 from __future__ import annotations
@@ -13,6 +13,8 @@ from typing import Any
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.ticker import FuncFormatter, LogLocator, NullFormatter
+
+from hpo_ray.results.values import missing
 
 # Okabe & Ito 2008, "Color Universal Design": told apart with any colour vision, and mostly in grey.
 BLUE, ORANGE, GREEN, VERMILION, PURPLE = "#0072B2", "#E69F00", "#009E73", "#D55E00", "#CC79A7"
@@ -61,8 +63,10 @@ def shortened(name: str, most: int = 24) -> str:
 
 def label(value: object, most: int = 24) -> str:
     """Any value as one short line: a user's name may hold what no picture can."""
+    if missing(value):
+        return "None"  # which a frame has as missing
     if isinstance(value, float):
-        return "None" if math.isnan(value) else f"{value:.4g}"  # in a frame None is missing
+        return f"{value:.4g}"
     return shortened("".join(c if c.isprintable() else " " for c in str(value)[:2000]).strip(), most)
 
 

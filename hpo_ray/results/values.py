@@ -1,8 +1,11 @@
-"""What a frame's columns hold: there or not, which way is better. Imports nothing heavy."""
+"""What frames hold: columns that are there or not, values that are missing, which way is better.
+
+Imports nothing heavy.
+"""
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from hpo_ray.errors import InvalidInput, Problem, nearest
 
@@ -20,6 +23,13 @@ def require(frame: pd.DataFrame, *columns: str) -> None:
     ]
     if problems:
         raise InvalidInput(*problems)
+
+
+def missing(value: Any) -> bool:
+    """Whether a frame has nothing there: None, NaN, NaT or NA, the last of which no comparison takes."""
+    import pandas as pd
+
+    return value is None or value is pd.NA or value is pd.NaT or (isinstance(value, float) and value != value)
 
 
 def sign_of(mode: str) -> float:
