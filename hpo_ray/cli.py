@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import io
 import os
 import signal
 import sys
@@ -260,6 +261,8 @@ app.command("export-weights")(cli_models.export_weights_command)
 def main() -> None:
     """Entry point of the ``hpo-ray`` command."""
     signal.signal(signal.SIGTERM, signal.default_int_handler)
+    if isinstance(sys.stdout, io.TextIOWrapper):  # a name that the terminal has no letters for is no reason to fail
+        sys.stdout.reconfigure(errors="replace")
     code = guarded(lambda: app(standalone_mode=False))
     session = sys.modules.get("hpo_ray.session")
     if session is not None and session.LOST:

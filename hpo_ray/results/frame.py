@@ -63,14 +63,15 @@ def load_results(path: str | os.PathLike[str], level: Level = "trials") -> pd.Da
 
 
 def _names(found: list[Place]) -> list[str]:
-    """Each run's name: its folder's, with as many folders above as tell it from others."""
+    """Each run's name: its folder's, with as many folders above as tell it from others; bytes that are no UTF-8, which
+    no frame takes, as ``\\xff``."""
     parts = [os.path.abspath(p.path).split("/") if p.system is None else p.path.split("/") for p in found]  # noqa: PTH100
     names, depth = [part[-1] for part in parts], 1
     while len(set(names)) < len(names) and depth < max(map(len, parts)):
         depth += 1
         twice = {name for name in names if names.count(name) > 1}
         names = ["/".join(part[-depth:]) if n in twice else n for n, part in zip(names, parts, strict=True)]
-    return names
+    return [os.fsencode(name).decode(errors="backslashreplace") for name in names]
 
 
 def _frame(level: str, names: list[str], tables: list[Table]) -> pd.DataFrame:

@@ -4,7 +4,10 @@ from __future__ import annotations
 
 import base64
 import hashlib
+import os
 import re
+import subprocess
+import sys
 from html.parser import HTMLParser
 from itertools import pairwise
 from pathlib import Path
@@ -17,6 +20,7 @@ from hpo_ray.report.markdown import markdown, plain
 from hpo_ray.report.markup import escaped, tag
 from hpo_ray.report.page import page
 from hpo_ray.report.story import story_of
+from hpo_ray.results.frame import load_results
 from tests.report.journals import HOSTILE, sweep
 
 VOID = {"meta", "input", "br", "hr"}
@@ -166,6 +170,25 @@ def test_letters_that_no_file_can_hold_are_replaced(tmp_path: Path) -> None:
     run_dir = sweep(tmp_path / "r", 6, reason="a \x00 and \x1b[31m", fails=1.0)
     read = check(page(story_of(history.load(run_dir))))
     assert "a � and �[31m" in read.text("td")
+
+
+def test_halves_of_characters_and_folders_without_a_name_are_shown_somehow(tmp_path: Path) -> None:
+    words = {"reason": "bad HALF", "metric": "mHALF", "fidelity": "epHALF", "fails": 0.5}
+    written = sweep(tmp_path / "r", 4, space={"lrHALF": "choice('xHALF', 0.1)"}, **words)
+    text = (written / "events.jsonl").read_text().replace("HALF", r"\ud800")
+    (written / "events.jsonl").write_text(text)
+    run_dir = written.rename(tmp_path / os.fsdecode(b"r\xff"))  # bytes that no terminal has letters for
+    assert load_results(run_dir)["run"].tolist() == [r"r\xff"] * 4
+    failed = next(name for name, trial in history.load(run_dir).trials.items() if trial.status == "failed")
+    for words, shown in (("show",), "lr?="), (("show", failed), "bad ?"), (("report",), "report.html"), (("ls",), "r?"):
+        done = subprocess.run(
+            [sys.executable, "-m", "hpo_ray.cli", words[0], str(run_dir), *words[1:]],
+            capture_output=True,
+            env={**os.environ, "PYTHONIOENCODING": "utf-8:strict"},
+        )
+        assert (done.returncode, done.stderr) == (0, b"")
+        assert shown in done.stdout.decode()
+    assert "bad ?" in check((run_dir / "report.html").read_text()).text("td")
 
 
 def test_elements_and_cells_escape_by_themselves() -> None:
