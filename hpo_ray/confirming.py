@@ -17,6 +17,8 @@ from hpo_ray.preflight import check
 from hpo_ray.trainables import TRAINABLES
 
 if TYPE_CHECKING:
+    import pandas as pd
+
     from hpo_ray.results.racing import Standing
 
 # What may differ from the run that found the contenders: where and how long they train, not what they are.
@@ -86,22 +88,29 @@ def standing(run: History) -> Standing:
     Raises:
         InvalidInput: The run is no race, or no contender has ended yet.
     """
-    import pandas as pd
-
     from hpo_ray.results import racing
 
-    settings = run.experiment.get("race")
+    settings, values = run.experiment.get("race"), scores(run)
     if not settings:
         raise InvalidInput(Problem("run", f"'{run.run_dir}' is no race: `hpo-ray confirm` makes one"))
-    rows = [
-        (trial.state["contender"], trial.state["repeat"], _value(trial, run.metric))
-        for trial in run.trials.values()
-        if trial.state and trial.status not in history.UNFINISHED
-    ]
-    if not rows:
+    if not len(values):
         raise InvalidInput(Problem("run", f"'{run.run_dir}' has no finished repeat yet"))
-    scores = pd.DataFrame(rows, columns=["config_id", "repeat", "value"])
-    return racing.race(scores, run.mode, planned=settings["repeats"], confidence=settings["confidence"])
+    return racing.race(values, run.mode, planned=settings["repeats"], confidence=settings["confidence"])
+
+
+def scores(run: History) -> pd.DataFrame:
+    """What each repeat of a race has measured in the end: ``trial_id, config_id`` (the contender), ``repeat, value``
+    (NaN: it failed). Those that have not ended are left out.
+    """
+    import pandas as pd
+
+    contenders = (run.experiment.get("race") or {}).get("contenders", {})
+    rows = [
+        (trial.trial_id, trial.state["contender"], trial.state["repeat"], _value(trial, run.metric))
+        for trial in run.trials.values()
+        if trial.state.get("contender") in contenders and trial.status not in history.UNFINISHED
+    ]
+    return pd.DataFrame(rows, columns=["trial_id", "config_id", "repeat", "value"])
 
 
 def _contenders(run: History, top: int) -> list[TrialRecord]:

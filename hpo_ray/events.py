@@ -87,6 +87,11 @@ def _run_started(event: Event) -> None:
     for key in ("trials", "seed"):
         _need(isinstance(experiment.get(key), int | None))
     _need(all(isinstance(point, dict) for point in event.get("prior", ())))
+    race = experiment.get("race")
+    if race is not None:
+        contenders = race["contenders"]
+        _need(isinstance(contenders, dict), all(isinstance(config, dict) for config in contenders.values()))
+        _need(type(race["repeats"]) is int, 0 < race["repeats"] < LARGEST_INT, 0.5 <= race["confidence"] < 1)
 
 
 def _run_ended(event: Event) -> None:
@@ -97,12 +102,16 @@ def _run_ended(event: Event) -> None:
         _need(
             type(test["n"]) is int, type(test["errors"]) is int, 0 < test["n"] < EXACT, 0 <= test["errors"] <= test["n"]
         )
+        alone = test.get("each", [0, 0])
+        _need(len(alone) > 1, all(type(errors) is int and 0 <= errors <= test["n"] for errors in alone))
 
 
 def _trial_suggested(event: Event) -> None:
     _trial(event)
     state = event.get("state", {})
     _need(isinstance(event["config"], dict), isinstance(event["config_id"], str), isinstance(state, dict))
+    if "contender" in state:
+        _need(isinstance(state["contender"], str), type(state["repeat"]) is int, 0 <= state["repeat"] < LARGEST_INT)
 
 
 def _trial_started(event: Event) -> None:

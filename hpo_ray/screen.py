@@ -150,7 +150,9 @@ def race_answer(standing: Standing, run: History) -> Text:
     text.append(f"{'cost':<12}", style="bold")
     text.append(f"{run.tally.total_fidelity:g} {unit} in {duration(run.tally.wall_time_s)}\n")
     text.append(f"{'results':<12}", style="bold")
-    text.append(f"{where}")
+    text.append(f"{where}\n")
+    text.append(f"{'report':<12}", style="bold")
+    text.append(f"hpo-ray report {where}")
     return text
 
 

@@ -109,7 +109,7 @@ ALLOWED: dict[str, set[str]] = {
     },
     "screen": {"history", "journal", "lock", "results", "tally"},
     "console": {"errors", "confirming", "history", "journal", "results", "screen"},
-    "report": {"errors", "history", "results", "screen", "space"},
+    "report": {"errors", "confirming", "history", "journal", "results", "screen", "snapshot", "space"},
     "supervisor": {"errors", "history", "lock", "snapshot"},
     "lr_range": {"errors", "config", "experiment", "preflight", "trainables", "training"},
     "confirming": {"errors", "config", "experiment", "history", "preflight", "refitting", "results", "trainables"},

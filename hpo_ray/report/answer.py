@@ -6,7 +6,9 @@ import math
 
 from hpo_ray.errors import InvalidInput
 from hpo_ray.report.blocks import Block, Facts, Paragraph, Section, Table
-from hpo_ray.report.subject import Subject, cell
+from hpo_ray.report.refit import models
+from hpo_ray.report.sequels import sequels
+from hpo_ray.report.subject import Subject, cell, in_words
 from hpo_ray.results.analysis import best
 from hpo_ray.screen import number
 
@@ -23,10 +25,11 @@ def answer(subject: Subject) -> Section:
     if found["test"]:
         test = found["test"]
         low, high, _ = found["interval"]
-        lead += f" On test data that no choice was made on, {test['errors']} of {test['n']} are wrong: "
+        lead += f" On test data that no choice was made on, {test['errors']} of {test['n']} are wrong"
+        lead += " when its models answer together: " if "each" in test else ": "
         lead += f"error {test['error']:.2%}, 95 % interval {low:.2%} to {high:.2%}."
     blocks.append(Paragraph(lead))
-    blocks.append(Facts([(str(key), _said(value)) for key, value in found["best_config"].items()]))
+    blocks.append(Facts([(str(key), in_words(value)) for key, value in found["best_config"].items()]))
     trial = run.trials[found["best_trial"]]
     if trial.status in ("failed", "out_of_memory"):
         blocks.append(Paragraph(f"That trial {trial.status.replace('_', ' ')} after it had reported this.", True))
@@ -42,7 +45,7 @@ def certainty(subject: Subject) -> Section:
         flattering = f"The validation value is the best of {n}, and so flattering" if n > 1 else "There is one value"
         judged = "; the test error above is not." if found["test"] else "; no test data were left to judge it by."
         blocks.append(Paragraph(flattering + (judged if n > 1 else ": nothing to compare it with.")))
-        blocks += _posterior(subject)
+        blocks += _posterior(subject) + (models(found["test"]) if found["test"] else [])
         if found["interval"] and not found["test"]:
             low, high, _ = found["interval"]
             said = f"95 % interval of the best value from {subject.metric}_se: {number(low)} to {number(high)}."
@@ -58,6 +61,7 @@ def certainty(subject: Subject) -> Section:
     folds = subject.run.experiment.get("folds") or 1
     said = f"Each configuration was trained {folds} × {repeats} times (folds × repeats)"
     blocks.append(Paragraph(f"{said}; the seed is {seed}. Another seed may find another winner."))
+    blocks += [Paragraph(told) for told in sequels(subject.run)]
     return Section("certainty", "How sure it is", blocks)
 
 
@@ -80,7 +84,3 @@ def _posterior(subject: Subject) -> list[Block]:
     columns |= {"mean": "posterior mean", "low": "95 % from", "high": "to"}
     rows = [[cell(row[name]) for name in columns] for row in table.to_dict("records")]
     return [Paragraph(said), Table("Best by posterior mean beside best by raw value", list(columns.values()), rows)]
-
-
-def _said(value: object) -> str:
-    return number(value) if isinstance(value, float) else str(value)

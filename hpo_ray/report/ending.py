@@ -26,7 +26,7 @@ def failed(subject: Subject) -> Section:
     again = [(name, fault) for name, trial in run.trials.items() for fault in trial.faults]
     n = len(run.trials)
     if not run.count(*FAILED):
-        blocks.append(Paragraph(f"None of {n} trials failed." if n else "No trial was started."))
+        blocks.append(Paragraph("No trial failed." if n else "No trial was started."))
     else:
         causes = failures(subject.trials)
         n, lost = int(causes["trials"].sum()), duration(float(causes["seconds"].sum()))
@@ -62,7 +62,8 @@ def costs(subject: Subject) -> Section:
     gpus = (run.experiment.get("resources") or {}).get("gpus_per_trial") or 0.0
     table = cost(subject.trials, gpus_per_trial=float(gpus))
     total = f"{found['total_fidelity']:g} {unit} in {duration(found['wall_time_s'])}"
-    blocks: list[Block] = [Paragraph(f"The sweep took {total} for {found['trials']} trials.")]
+    trials = "1 trial" if found["trials"] == 1 else f"{found['trials']} trials"
+    blocks: list[Block] = [Paragraph(f"The run took {total} for {trials}.")]
     if len(table):
         columns = {"status": "status", "trials": "trials", "fidelity": unit, "seconds": "seconds of trials"}
         columns |= {"gpu_seconds": "GPU seconds"} if gpus else {}

@@ -12,6 +12,7 @@ from hpo_ray.report.blocks import Cell, Table
 from hpo_ray.results.frame import load_results
 from hpo_ray.results.summary import summarise
 from hpo_ray.results.values import missing
+from hpo_ray.screen import number
 from hpo_ray.space import SearchSpace
 
 if TYPE_CHECKING:
@@ -95,6 +96,11 @@ def cell(value: Any) -> Cell:
     if missing(value):
         return None
     return str(value) if isinstance(value, bool) or not isinstance(value, int | float) else value
+
+
+def in_words(value: object) -> str:
+    """A parameter's value in words."""
+    return number(value) if isinstance(value, float) else str(value)
 
 
 def level(config: Mapping[str, Any], name: str) -> Cell:

@@ -59,6 +59,7 @@ def every_trial(subject: Subject) -> Section:
 
     names = sorted(run.trials, key=rank)
     keys = list(dict.fromkeys(key for trial in run.trials.values() for key in trial.config))
+    raced = ["contender", "repeat"] if run.experiment.get("race") else []
     rows: list[list[Cell]] = []
     for name in names:
         trial = run.trials[name]
@@ -66,9 +67,9 @@ def every_trial(subject: Subject) -> Section:
         last = trial.reports[-1].metrics.get(metric) if trial.reports else None
         spent = trial.last_seen - trial.started_at
         row = [name, trial.status.replace("_", " "), best.metrics[metric] if best else None, last]
-        row += [trial.fidelity, round(spent, 1)]
+        row += [trial.fidelity, round(spent, 1), *(trial.state.get(part) for part in raced)]
         rows.append([*map(cell, row), *(level(trial.config, key) for key in keys)])
-    columns = ["trial", "status", f"best {metric}", f"last {metric}", subject.unit, "seconds", *keys]
+    columns = ["trial", "status", f"best {metric}", f"last {metric}", subject.unit, "seconds", *raced, *keys]
     table = TrialTable(Table("Every trial, the best first", columns, rows), [run.trials[n].status for n in names])
     return Section("trials", "Every trial", [table] if rows else [Paragraph("No trial was suggested yet.")])
 

@@ -81,7 +81,8 @@ def learning_curves(
             low, high = float(finite["fidelity"].min()), float(finite["fidelity"].max())
             if high >= 9 * low:
                 log_axis(axes.xaxis, low, high)
-                axes.set_xticks(sorted({low, *(rung for rung in rungs[:8] if low < rung), high}))
+                if rungs:
+                    axes.set_xticks(sorted({low, *(rung for rung in rungs[:8] if low < rung), high}))
         handles = [_handle(said, marker, n) for (said, marker), n in sorted(counts.items())]
         if handles:
             figure.legend(handles=handles, loc="outside lower center", ncols=min(3, len(handles)), fontsize=9)
@@ -227,7 +228,7 @@ def _fates_said(trials: pd.DataFrame, fidelity: str) -> str:
     done = f"{n['completed']} completed" + (f" ({fidelity} {reached:g})" if n["completed"] and reached > 0 else "")
     rest = [f"{n[fate]} {said}" for fate, said in (("stopped", "stopped early"), ("failed", "failed")) if n[fate]]
     rest += [f"{n['unfinished']} unfinished"] if n["unfinished"] else []
-    return f"Of {len(fates)} trials {', '.join([done, *rest])}"
+    return f"Of {len(fates)} trial{'s' if len(fates) != 1 else ''} {', '.join([done, *rest])}"
 
 
 def _bounds(axes: Axes, finite: pd.DataFrame, metric: str, mode: str) -> None:
