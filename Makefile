@@ -40,7 +40,7 @@ lint: $(STAMP)   ## Check style and types.
 	$(BIN)/mypy
 
 check-slow: $(STAMP)  ## The tests that take minutes.
-	$(BIN)/python -m pytest -m slow
+	$(BIN)/python -m pytest -m slow -rs
 
 bench: $(STAMP)  ## Ratios against peers on the same work; tables in benchmarks/results/.
 	$(BIN)/python benchmarks/throughput.py

@@ -30,6 +30,8 @@ class Browser:
     """
 
     def __init__(self, path: str, profile: Path) -> None:
+        if shutil.which(path) is None:
+            raise FileNotFoundError(f"'{path}' is no program: HPO_RAY_CHROMIUM is to name Chromium's")
         ours, theirs = os.pipe(), os.pipe()  # what it reads, what it writes
         flags = f"--headless --no-sandbox --disable-gpu --remote-debugging-pipe --user-data-dir={profile}"
         # The shell puts the pipes where the browser expects them, and then becomes it.

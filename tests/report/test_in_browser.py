@@ -12,10 +12,13 @@ from hpo_ray.report.page import page
 from hpo_ray.report.story import story_of
 from tests.browser import Browser, chromium
 from tests.report.journals import HOSTILE, sweep
+from tests.report.test_race_and_refit import near, race, refit
 
 pytestmark = [
     pytest.mark.slow,
-    pytest.mark.skipif(chromium() is None, reason="no Chromium on PATH, nor in HPO_RAY_CHROMIUM"),
+    pytest.mark.skipif(
+        chromium() is None, reason="no Chromium on PATH: install Debian's package, or name one in HPO_RAY_CHROMIUM"
+    ),
 ]
 
 
@@ -173,3 +176,18 @@ def test_a_report_on_200_trials_is_small_and_silent(browser: Browser, tmp_path: 
     assert path.stat().st_size < 1_500_000
     browser.open(path)
     assert browser.js("document.querySelectorAll('#every-trial tbody tr').length") == 200
+
+
+def test_a_race_and_a_refit_are_silent_and_linked(browser: Browser, tmp_path: Path) -> None:
+    path = tmp_path / "race.html"
+    run_dir = race(tmp_path / "r", {"0004": near(0.02, 1), "0005": near(0.05, 2)}, repeats=5)
+    path.write_text(page(story_of(history.load(run_dir))))
+    browser.open(path)
+    browser.click("#every-trial tbody tr:nth-child(1) button")
+    assert browser.js("document.querySelectorAll('#f-race .on').length") == 1
+    assert "contender" in browser.js("document.getElementById('panel').innerText")
+    path = tmp_path / "refit.html"
+    path.write_text(page(story_of(history.load(refit(tmp_path / "again", {"errors": 1, "n": 360, "each": [4, 2]})))))
+    browser.window(360, 740, dark=True)
+    browser.open(path)
+    assert browser.js("document.documentElement.scrollWidth") <= 360
