@@ -84,8 +84,11 @@ def _run_started(event: Event) -> None:
     _need(isinstance(experiment, dict), isinstance(event.get("environment", {}), dict))
     for key in ("name", "metric", "mode", "fidelity"):
         _need(isinstance(experiment.get(key), str | None))
-    for key in ("trials", "seed"):
+    for key in ("trials", "seed", "folds", "repeats"):
         _need(isinstance(experiment.get(key), int | None))
+    for key in ("data", "resources"):
+        _need(isinstance(experiment.get(key), dict | None))
+    _need(0 <= ((experiment.get("resources") or {}).get("gpus_per_trial") or 0.0) < EXACT)
     _need(all(isinstance(point, dict) for point in event.get("prior", ())))
     race = experiment.get("race")
     if race is not None:

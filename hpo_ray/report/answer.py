@@ -59,8 +59,9 @@ def certainty(subject: Subject) -> Section:
         blocks.append(Paragraph(f"The winner could not be scored on test data: {failure}", True))
     seed, repeats = subject.run.experiment.get("seed"), subject.run.experiment.get("repeats") or 1
     folds = subject.run.experiment.get("folds") or 1
-    said = f"Each configuration was trained {folds} × {repeats} times (folds × repeats)"
-    blocks.append(Paragraph(f"{said}; the seed is {seed}. Another seed may find another winner."))
+    times = "once" if (folds, repeats) == (1, 1) else f"{folds} × {repeats} times (folds × repeats)"
+    other = "Another seed may find another winner." if found["best_trial"] is not None else "There is no winner."
+    blocks.append(Paragraph(f"Each configuration was trained {times}; the seed is {seed}. {other}"))
     blocks += [Paragraph(told) for told in sequels(subject.run)]
     return Section("certainty", "How sure it is", blocks)
 

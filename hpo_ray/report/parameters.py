@@ -14,6 +14,8 @@ from hpo_ray.results.parallel_plot import parallel_coordinates
 if TYPE_CHECKING:
     import pandas as pd
 
+# Fewer values than these say nothing of parameters: any surrogate fits them.
+FEWEST = 4
 # The most important parameters have a slice each.
 MOST_SLICES = 8
 
@@ -24,8 +26,8 @@ def mattered(subject: Subject) -> Section:
     space = subject.space
     if space is None or not space.names:
         blocks.append(Paragraph("There is no search space to compare parameters in."))
-    elif subject.measured < 2:
-        blocks.append(Paragraph("Fewer than two trials have a value: nothing can be said of any parameter."))
+    elif subject.measured < FEWEST:
+        blocks.append(Paragraph(f"Fewer than {FEWEST} trials have a value: nothing can be said of any parameter."))
     else:
         try:
             blocks += _pictures(subject)

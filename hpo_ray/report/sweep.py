@@ -11,6 +11,9 @@ from hpo_ray.results.analysis import fidelity_correlation, incumbent, rung_survi
 from hpo_ray.results.progress import Over
 from hpo_ray.screen import number
 
+# From fewer at the highest fidelity nothing is said of how others would have done there.
+FEWEST_AT_TOP = 5
+
 
 def went(subject: Subject) -> Section:
     """The best so far, learning curves, rungs, what early stopping saved and risked."""
@@ -79,7 +82,12 @@ def _saved(subject: Subject) -> list[Block]:
     unit = f"{subject.unit}s"
     said = f"Stopping {row['stopped']:g} trials early saved {row['saved']:g} of {row['full']:g} {unit} "
     said += f"({row['saved_share']:.0%}): {row['spent']:g} were spent."
-    if math.isfinite(row["chance"]):
-        said += f" The risk: with a chance of {row['chance']:.0%} one of them would have ended best; the loss expected "
-        said += f"from that is {number(row['regret'])} in {subject.metric}."
+    reached = subject.trials["fidelity"].dropna()
+    if int((reached == reached.max()).sum()) < FEWEST_AT_TOP:
+        said += " Too few went all the way to tell what that risked."
+    elif math.isfinite(row["chance"]):
+        said += (
+            f" The risk, rather over- than underestimated: with a chance of {row['chance']:.0%} one of them would have "
+        )
+        said += f"ended best; the loss expected from that is {number(row['regret'])} in {subject.metric}."
     return [Paragraph(said)]

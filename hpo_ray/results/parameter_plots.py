@@ -40,6 +40,8 @@ if TYPE_CHECKING:
 
 SIZE = (6.4, 3.7)  # inches
 MOST_BARS = 12
+# A share that may be smaller than this may be none.
+LITTLE = 0.02
 
 
 def importance(shares: pd.DataFrame, metric: str) -> Figure:
@@ -74,7 +76,8 @@ def importance(shares: pd.DataFrame, metric: str) -> Figure:
         if rows and rows[0]["importance"] > 0:
             first = rows[0]
             sure = f"90 % interval {100 * first['low']:.0f} to {100 * first['high']:.0f} %"
-            title = f"{_named(first)} matters most: {100 * first['importance']:.0f} % of the variation ({sure})"
+            word = "matters" if first["low"] > LITTLE else "may matter"
+            title = f"{_named(first)} {word} most: {100 * first['importance']:.0f} % of the variation ({sure})"
         titled(axes, title)
         return figure
 

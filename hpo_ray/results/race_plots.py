@@ -11,8 +11,9 @@ from typing import TYPE_CHECKING, Any
 
 import matplotlib as mpl
 import numpy as np
-from matplotlib.axes import Axes
 from matplotlib.figure import Figure
+from matplotlib.layout_engine import ConstrainedLayoutEngine
+from matplotlib.ticker import MaxNLocator
 
 from hpo_ray.results.style import BLUE, GREEN, GREY, INK, STYLE, VERMILION, label, titled, trial_gid
 from hpo_ray.results.values import require
@@ -46,7 +47,8 @@ def race(scores: pd.DataFrame, standing: pd.DataFrame, metric: str, finding: str
     places = {str(row["config_id"]): place for place, row in enumerate(rows)}
     known = scores[np.isfinite(scores["value"].to_numpy(dtype=float))]
     with mpl.rc_context({**STYLE, "axes.grid.axis": "x"}):
-        figure = Figure(figsize=(WIDTH, 1.3 + 0.5 * max(len(rows), 2)), layout="constrained")
+        apart = ConstrainedLayoutEngine(wspace=0.12)  # so that numbers on the two axes do not meet
+        figure = Figure(figsize=(WIDTH, 1.3 + 0.5 * max(len(rows), 2)), layout=apart)
         left, right = figure.subplots(1, 2, sharey=True, width_ratios=[3, 2])
         for _, repeat in known.groupby("repeat"):
             heights = repeat["config_id"].map(places)
@@ -72,7 +74,8 @@ def race(scores: pd.DataFrame, standing: pd.DataFrame, metric: str, finding: str
         left.set_xlabel(f"{label(metric)} of each repeat; filled: mean")
         right.set_xlabel(f"less that of {label(rows[0]['config_id'], 12)} (interval)" if rows else "")
         for axes in (left, right):
-            _few_ticks(axes)
+            axes.xaxis.set_major_locator(MaxNLocator(4))
+            axes.tick_params(axis="y", length=0)
         titled(left, finding)
         return figure
 
@@ -116,8 +119,3 @@ def _short(verdict: str) -> str:
     """``beaten by 0004 after 2 repeats`` as ``beaten after 2``: the table has it whole."""
     words = verdict.split()
     return f"beaten after {words[-2]}" if words[:1] == ["beaten"] and len(words) > 2 else label(verdict, 22)
-
-
-def _few_ticks(axes: Axes) -> None:
-    axes.xaxis.set_major_locator(mpl.ticker.MaxNLocator(4))
-    axes.tick_params(axis="y", length=0)

@@ -14,6 +14,7 @@ import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
+from matplotlib.ticker import MaxNLocator
 
 from hpo_ray.results.style import BLUE, FATES, GREY, STYLE, VERMILION, fate_of, label, log_axis, titled, trial_gid
 from hpo_ray.results.values import require
@@ -74,6 +75,7 @@ def learning_curves(
                     markersize=5,
                     gid=trial_gid(str(trial["trial_id"])),
                 )
+        _whole_ticks(axes, finite["fidelity"])
         axes.set_xlabel(label(fidelity))
         axes.set_ylabel(label(metric))
         _bounds(axes, finite, metric, mode)
@@ -109,20 +111,22 @@ def incumbent(curve: pd.DataFrame, metric: str, unit: str) -> Figure:
         found = curve[curve["value"].diff() != 0]
         for row in found.to_dict("records"):
             axes.plot(row["spent"], row["value"], "o", color=BLUE, markersize=5, gid=trial_gid(str(row["trial_id"])))
+        _whole_ticks(axes, curve["spent"])
         axes.set_xlabel(label(f"{unit} spent"))
         axes.set_ylabel(label(f"best {metric} so far", 40))
         axes.margins(x=0.02)
         title = "No trial reported a finite value"
         if len(curve):
-            best, whole = found.iloc[-1], float(curve["spent"].max())
+            best, first, whole = found.iloc[-1], float(curve["spent"].min()), float(curve["spent"].max())
+            left = best["spent"] <= first + 0.6 * (whole - first)
             if (curve["value"] > 0).all() and curve["value"].max() > 8 * curve["value"].min():
                 log_axis(axes.yaxis, float(curve["value"].min()), float(curve["value"].max()))
             axes.annotate(
                 f"{best['value']:.4g}  trial {label(best['trial_id'], 12)}",
                 (best["spent"], best["value"]),
-                (0, 9),
+                (8 if left else 0, 9),  # beside the steps that came before it
                 textcoords="offset points",
-                ha="left" if best["spent"] < 0.6 * whole else "right",
+                ha="left" if left else "right",
                 fontsize=9,
             )
             after = f"after {best['spent']:.4g} of {whole:.4g} {unit}"
@@ -214,6 +218,12 @@ def fidelity_correlation(table: pd.DataFrame, metric: str, fidelity: str = "repo
             title = title[0].upper() + title[1:]
         titled(axes, title)
         return figure
+
+
+def _whole_ticks(axes: Axes, values: pd.Series[float]) -> None:
+    """There is no half epoch where there are whole ones only."""
+    if len(values) and (values == values.round()).all():
+        axes.xaxis.set_major_locator(MaxNLocator("auto", integer=True))
 
 
 def _handle(said: str, marker: str, n: int) -> Line2D:

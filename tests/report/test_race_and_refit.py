@@ -168,15 +168,29 @@ def test_a_sweep_mentions_the_race_and_the_refit_beside_it(tmp_path: Path, capsy
             assert run(capsys, words[0], str(tmp_path / words[1]), *words[2:])[0] == 0
 
 
-@pytest.mark.parametrize("part", ["race", "state", "test"])
-def test_what_is_no_race_or_test_is_damage(tmp_path: Path, part: str) -> None:
-    if part == "test":
-        run_dir, old, new = refit(tmp_path / "r", {"errors": 1, "n": 9, "each": [1, 2]}), '"each":[1,2]', '"each":["a"]'
+DAMAGE = [
+    ("race", '"repeats":2', '"repeats":{}'),
+    ("race", '"confidence":0.95', '"confidence":9'),
+    ("race", '"folds":5', '"folds":"x"'),
+    ("race", '"repeat":0', '"repeat":[]'),
+    ("refit", '"each":[1,2]', '"each":["a"]'),
+    ("refit", '"each":[1,2]', '"each":[1]'),
+    ("refit", '"train_on_valid":true}', '"train_on_valid":true},"resources":[1]'),
+    ("refit", '"train_on_valid":true}', '"train_on_valid":true},"resources":{"gpus_per_trial":"all"}'),
+]
+
+
+@pytest.mark.parametrize(("kind", "old", "new"), DAMAGE)
+def test_what_no_race_or_refit_has_written_is_damage(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], kind: str, old: str, new: str
+) -> None:
+    if kind == "race":
+        run_dir = race(tmp_path / "r", {"0004": [0.1], "0005": [0.2]}, repeats=2, folds=5)
     else:
-        run_dir = race(tmp_path / "r", {"0004": [0.1], "0005": [0.2]}, repeats=2)
-        old, new = ('"repeats":2', '"repeats":{}') if part == "race" else ('"repeat":0', '"repeat":[]')
+        run_dir = refit(tmp_path / "r", {"errors": 1, "n": 9, "each": [1, 2]})
     path = run_dir / "events.jsonl"
+    assert old in path.read_text()
     path.write_text(path.read_text().replace(old, new))
-    found = history.load(run_dir)
-    assert found.damaged > 0
-    check(page(story_of(found)))
+    assert history.load(run_dir).damaged > 0
+    assert run(capsys, "report", str(run_dir))[0] == 0
+    assert run(capsys, "show", str(run_dir))[0] in (0, 1, 2)  # a message, no traceback
