@@ -6,12 +6,14 @@ import os
 from collections import Counter
 from importlib import import_module
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from hpo_ray import journal
 from hpo_ray.errors import HpoRayError, InvalidInput, Problem
 from hpo_ray.loggers import LOGGERS, problem_of
-from hpo_ray.loggers.follower import Follower
-from hpo_ray.loggers.sink import Sink
+
+if TYPE_CHECKING:
+    from hpo_ray.loggers.sink import Sink
 
 
 def export(
@@ -56,6 +58,8 @@ def open_sink(name: str, target: str, *, patient: bool) -> Sink:
 
 
 def _export(run_dir: Path, to: str, target: str | os.PathLike[str] | None) -> str:
+    from hpo_ray.loggers.follower import Follower  # what reads search spaces is not for those who only load
+
     if target is None:
         where = str(run_dir / LOGGERS[to].default)
     elif to == "tensorboard":
