@@ -63,13 +63,21 @@ def spec_of(experiment: Experiment, run_dir: Path, trial: TrialRecord, checkpoin
         "seed": seed_of(experiment, trial),
         "attempt": trial.attempt,
         "dir": str(folder_of(run_dir, trial, trial.attempt)),
-        "cpus": max(1, int(experiment.resources.cpus_per_trial)),
+        "cpus": max(1, int(experiment.resources.cpus_per_trial / experiment.resources.workers_per_trial)),
         "fidelity": experiment.fidelity,
         "metric": experiment.metric,
         "checkpoints": [str(path) for path in checkpoints],
         "micro_batches": trial.micro_batches,
         "timeout_s": experiment.retry.timeout_s,
+        "workers": experiment.resources.workers_per_trial,
     }
+
+
+def bundles_of(experiment: Experiment, trial: TrialRecord) -> list[dict[str, float]]:
+    """What Ray is to reserve for a trial's next attempt, worker by worker."""
+    workers = experiment.resources.workers_per_trial
+    total = {"CPU": experiment.resources.cpus_per_trial, "GPU": gpus_of(experiment, trial)}
+    return [{name: amount / workers for name, amount in total.items()} for _ in range(workers)]
 
 
 def lost(error: str) -> dict[str, str]:

@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from hpo_ray import budgets, retries
-from hpo_ray.attempts import config_id, folder_of, gpus_of, lost, missing, next_number, spec_of
+from hpo_ray.attempts import bundles_of, config_id, folder_of, gpus_of, lost, missing, next_number, spec_of
 from hpo_ray.errors import InvalidInput, Problem, RunFailed
 from hpo_ray.guide import Guide
 from hpo_ray.history import UNFINISHED, Fault, History, TrialRecord
@@ -125,10 +125,9 @@ class Driver:
             trial = suggested
         trial.attempt = next_number(self._history.run_dir, trial)
         self._attempts[ray_id] = trial
-        resources = self.experiment.resources
         # Those that were reported: what a dead attempt saved after its last report never happened.
         spec = spec_of(self.experiment, self._history.run_dir, trial, self._keeper.usable(trial))
-        return {"spec": spec, "bundle": {"CPU": resources.cpus_per_trial, "GPU": gpus_of(self.experiment, trial)}}
+        return {"spec": spec, "bundles": bundles_of(self.experiment, trial)}
 
     def judge(self, ray_id: str, result: dict[str, Any]) -> bool:
         """Take in what an attempt says; returns whether it is to end.

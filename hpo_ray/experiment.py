@@ -53,6 +53,9 @@ class ResourcesConfig(Section):
     """Processors; also the number of torch threads, rounded down, at least 1."""
     gpus_per_trial: Annotated[float, Field(ge=0)] = 0
     """GPUs; a fraction shares one."""
+    workers_per_trial: Count = 1
+    """Processes that train a trial together, each with an equal part of its processors and GPUs, and of every batch,
+    which holds `training.batch_size` images for each of them."""
     max_growth_mb: Count = 512
     """MiB that trials may leave behind in a worker process before it is replaced."""
 

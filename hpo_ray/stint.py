@@ -179,7 +179,7 @@ class Stint:
         setup = Setup(self._payload, driver_import_path(), str(Path.cwd()), limit_mb)
         return tune.Tuner(
             # An attempt's own share: one that ran out of memory may have come back with more.
-            tune.with_resources(actor_class(setup), lambda attempt: tune.PlacementGroupFactory([attempt["bundle"]])),
+            tune.with_resources(actor_class(setup), lambda attempt: tune.PlacementGroupFactory(attempt["bundles"])),
             tune_config=tune.TuneConfig(
                 search_alg=Suggestions(self._driver),
                 scheduler=NoScheduler(),

@@ -76,6 +76,7 @@ def batches(
     augment_seed: int | None = None,
     balance: bool = False,
     drop_short: bool = False,
+    share: tuple[int, int] = (0, 1),
 ) -> Iterator[tuple[Tensor, Tensor]]:
     """Yields `(images b x c x h x w float32, labels b)` over a whole part once; the last batch may be short.
 
@@ -91,6 +92,8 @@ def batches(
         augment_seed: Of that alone; None: `order` draws it, or 0 where there is no order.
         balance: As many draws as there are images, with replacement, each class as often as any other; needs `order`.
         drop_short: Batches of a single image are left out: BatchNorm cannot learn from them.
+        share: Which of how many equal parts of every batch to yield, from 0: several processes with the same `order`
+            read what one would. As many batches come for each, an empty one where there are too few images.
 
     Raises:
         InvalidInput: Too many files are unreadable.
@@ -98,14 +101,15 @@ def batches(
     indices = _indices(part, order, balance)
     varied = augment if augment is not None and augment.kind != "none" else None
     seeds = _seeds(len(indices), order, augment_seed) if varied is not None else torch.zeros_like(indices)
-    chunks = list(zip(indices.split(size), seeds.split(size), strict=True))
+    own = slice(share[0], None, share[1])
+    chunks = [(chosen[own], of[own]) for chosen, of in zip(indices.split(size), seeds.split(size), strict=True)]
     if isinstance(part, TensorImages):
         # Indexing whole batches is ten times faster than a DataLoader, which takes one sample at a time.
         found: Iterator[tuple[Tensor, Tensor]] = (
             (part.take(chosen, varied, of), part.labels[chosen]) for chosen, of in chunks
         )
     else:
-        found = _from_files(part, chunks, varied, workers, order)
+        found = _from_files(part, chunks, varied, workers, order, keep_empty=share[1] > 1)
     for images, labels in found:
         if len(labels) > 1 or not drop_short:
             yield images, labels
@@ -131,6 +135,8 @@ def _from_files(
     augment: Augmentation | None,
     workers: int,
     order: torch.Generator | None,
+    *,
+    keep_empty: bool,
 ) -> Iterator[tuple[Tensor, Tensor]]:
     loader = DataLoader(
         _Reader(part, augment),
@@ -143,7 +149,7 @@ def _from_files(
     for images, labels, unreadable in loader:
         for path, reason in unreadable:
             part.corrupt.add(path, reason)
-        if len(labels):
+        if len(labels) or keep_empty:
             yield images, labels
 
 

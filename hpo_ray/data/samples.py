@@ -38,6 +38,8 @@ class TensorImages:
     def take(self, indices: Tensor, augment: Augmentation | None = None, seeds: Tensor | None = None) -> Tensor:
         """The images of these indices, `b`, as float32; varied, each by its seed, if there are some."""
         images = self.images[indices]
+        if not len(images):
+            return images.float()
         if augment is not None and seeds is not None:
             with kept_generator():
                 pairs = zip(images, seeds.tolist(), strict=True)

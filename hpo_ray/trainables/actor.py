@@ -6,14 +6,16 @@ and a worker whose memory did not come back, or whose clean-up does not end, is 
 
 from __future__ import annotations
 
+import dataclasses
+import math
 import sys
+import time
 from pathlib import Path
 from typing import Any
 
-import ray
 from ray import tune
 
-from hpo_ray.trainables.process import WorkerProcess
+from hpo_ray.trainables.peers import LAST_WORDS_S, LOOK_S, Peers, Seat
 from hpo_ray.trainables.trial import Paused, Report, TrialSpec
 from hpo_ray.trainables.worker import RETRY_S, TELL_S, Ended, Setup
 
@@ -22,7 +24,8 @@ UNWIND_GRACE_S = 60.0
 
 
 class TrialActor(tune.Trainable):
-    """One slot of the run. Its Tune config is ``{"spec": {...}, "environment": {...}}``.
+    """One slot of the run. Its Tune config is ``{"spec": {...}, "bundles": [...]}``, a bundle for each worker; those
+    beyond the first are `Peers`.
 
     Each `step` returns one report as ``{"report": {...}}`` with the metric and the fidelity beside it, or
     ``{"paused": reason}`` where the trial waits for room on its disk, or, last, ``{"ended": {...}, "done": True}``.
@@ -38,36 +41,39 @@ class TrialActor(tune.Trainable):
     def setup(self, config: dict, setup: Setup | None = None) -> None:
         if setup is None:
             raise ValueError("TrialActor needs its worker's setup through tune.with_parameters")
-        self._setup = setup
         self._unwinding = False
-        self._worker = self._start()
+        self._stopping: list[Any] = []
+        self._seat = Seat(setup)
+        self._peers = Peers(setup, len(config["bundles"]) - 1)
         self._begin(config)
 
     def reset_config(self, new_config: dict) -> bool:
         """Take the next trial. Always succeeds: a False here would fail the trial that follows."""
         if self._running:
-            self._worker.decide(False)
-            self._unwinding = True
+            self._stop()
         self._begin(new_config)
         return True
 
     def step(self) -> dict[str, Any]:
         if self._waiting:
-            self._worker.decide(True)
+            self._seat.worker.decide(True)
+            if len(self._peers):
+                self._peers.go_on()
             self._waiting = False
         elif not self._running:
             self._finish_unwinding()
-            self._worker.run(self._spec)
+            self._seat.worker.run(self._peers.run(self._spec) if len(self._peers) else self._spec)
             self._running = True
         message = self._next_message()
         self._paused = isinstance(message, Paused)
+        if isinstance(message, Paused):
+            return {"paused": message.reason}
+        if len(self._peers):
+            message = self._together(message)
         if isinstance(message, Report):
             self._waiting = True
             return self._reported(message)
-        if isinstance(message, Paused):
-            return {"paused": message.reason}
         self._running = False
-        self._replace_if_gone(message)
         return {"ended": vars(message), "done": True}
 
     def save_checkpoint(self, checkpoint_dir: str) -> None:
@@ -77,46 +83,69 @@ class TrialActor(tune.Trainable):
         """Nothing, as for `save_checkpoint`."""
 
     def cleanup(self) -> None:
-        """End the worker, after its trial's `finally` blocks."""
+        """End the workers, after their trial's `finally` blocks."""
         if self._running:
-            self._worker.decide(False)
-        self._worker.close(grace_s=UNWIND_GRACE_S if self._running or self._unwinding else 0.0)
+            self._stop()
+        self._seat.worker.close(grace_s=UNWIND_GRACE_S if self._unwinding else 0.0)
+        self._peers.close()
 
-    def _start(self) -> WorkerProcess:
-        self._gpus = ray.get_gpu_ids()
-        # Without a GPU of its own a trial must see none: Ray leaves them all visible (2.60).
-        return WorkerProcess(self._setup, {} if self._gpus else {"CUDA_VISIBLE_DEVICES": ""})
+    def _stop(self) -> None:
+        self._seat.worker.decide(False)
+        self._stopping = self._peers.stop(UNWIND_GRACE_S) if len(self._peers) else []
+        self._unwinding = True
 
     def _begin(self, config: dict) -> None:
         self._running = self._waiting = self._paused = False
         fields = dict(config["spec"])
         fields["dir"] = Path(fields["dir"])
         fields["checkpoints"] = tuple(map(Path, fields.get("checkpoints", ())))
-        self._spec = TrialSpec(**fields, device="cuda" if self._gpus else "cpu")
+        self._spec = TrialSpec(**fields, device=self._seat.device)
 
     def _next_message(self) -> Report | Paused | Ended:
-        """What the worker says next; a trial that says nothing for too long has ended."""
-        timeout_s = self._spec.timeout_s
+        """What the first worker says next; a trial that says nothing for too long has ended."""
+        worker, timeout_s = self._seat.worker, self._spec.timeout_s
         more_s = TELL_S + RETRY_S if self._paused else 0.0  # a paused trial says so only now and then
-        message = self._worker.next_message(None if timeout_s is None else timeout_s + more_s)
-        if message is not None:
-            return message
-        reason = f"no report for {timeout_s:g} s: the trial was ended"
-        return Ended("failed", reason, cause="hung", splits=self._worker.splits)
+        deadline = None if timeout_s is None else time.monotonic() + timeout_s + more_s
+        while True:
+            left = math.inf if deadline is None else deadline - time.monotonic()
+            look = min(left, LOOK_S) if len(self._peers) else left
+            message = worker.next_message(None if look == math.inf else max(look, 0.0))
+            if isinstance(message, Ended):
+                self._seat.replace_if_gone(message)
+            if message is not None:
+                return message
+            if len(self._peers) and self._peers.failed():
+                own = worker.next_message(LAST_WORDS_S)  # it waits for one that is gone, and mostly notices
+                self._seat.replace()
+                return self._peers.fate(own if isinstance(own, Ended) else None)
+            if left <= 0:
+                self._seat.replace()
+                reason = f"no report for {timeout_s:g} s: the trial was ended"
+                return Ended("failed", reason, cause="hung", splits=worker.splits)
+
+    def _together(self, message: Report | Ended) -> Report | Ended:
+        """What all workers have come to."""
+        splits = self._seat.worker.splits
+        if isinstance(message, Report) or message.status == "completed":
+            failure = self._peers.joined(message)
+            if failure is None:
+                return message
+            if isinstance(message, Report):  # it waits for a verdict on a trial that is over
+                self._seat.replace()
+            message = failure
+        elif message.cause != "hung":
+            message = self._peers.fate(message)
+        self._peers.replace_unfinished()
+        return dataclasses.replace(message, splits=message.splits or splits)
 
     def _finish_unwinding(self) -> None:
-        """Wait for the stopped trial's `finally` blocks; replace the worker if they do not end."""
+        """Wait for the stopped trial's `finally` blocks; replace a worker if they do not end."""
         if not self._unwinding:
             return
         self._unwinding = False
-        self._replace_if_gone(self._worker.unwind(UNWIND_GRACE_S))
-
-    def _replace_if_gone(self, ended: Ended | None) -> None:
-        """Start a new worker where the old one hangs (no message), gave itself up, or died with no traceback."""
-        died = ended is not None and ended.status in ("failed", "out_of_memory") and not ended.traceback
-        if ended is None or ended.replaced or died:
-            self._worker.close()
-            self._worker = self._start()
+        self._seat.replace_if_gone(self._seat.worker.unwind(UNWIND_GRACE_S))
+        if len(self._peers):
+            self._peers.unwind(self._stopping, UNWIND_GRACE_S)
 
     def _reported(self, report: Report) -> dict[str, Any]:
         # Only what the scheduler reads stands at the top: there Tune gives names such as `done` its own meaning.
@@ -126,7 +155,7 @@ class TrialActor(tune.Trainable):
             "metrics": report.metrics,
             "elapsed_s": report.elapsed_s,
             "checkpoint": str(report.checkpoint) if report.checkpoint else None,
-            "worker": self._worker.pid,
+            "worker": self._seat.worker.pid,
         }
         if report.since is not None:
             told["since"] = report.since

@@ -23,6 +23,9 @@ if TYPE_CHECKING:
 def train(config: dict, trial: Trial) -> None:
     """Trains one configuration, reports after every epoch, and goes on from the trial's checkpoint if it has one.
 
+    Several worker processes of one trial (`trial.workers`) train one model on parts of each batch, which holds
+    `training.batch_size` images for each of them; the first one's row is the trial's.
+
     A resumed trial gives the same weights and reports as an unbroken one, on the same machine with the same versions
     and threads. Python's, numpy's and torch's global generators are as before afterwards.
 
@@ -39,10 +42,10 @@ def train(config: dict, trial: Trial) -> None:
     """
     import torch
 
-    from hpo_ray.training import checkpoint
+    from hpo_ray.training import checkpoint, parallel
 
     torch.set_num_threads(max(1, trial.cpus))
-    with checkpoint.own_rng(trial.seed):
+    with parallel.group(trial.device), checkpoint.own_rng(trial.seed):
         _train(config, trial)
 
 

@@ -16,6 +16,7 @@ from torch import Tensor, nn
 from hpo_ray.data import augment, features, folds, images, parts
 from hpo_ray.models import preprocessing, trunk, vision
 from hpo_ray.trainables.image_children import ALONE, Child
+from hpo_ray.training import parallel
 from hpo_ray.training.stages import Stage
 
 # Evaluation keeps no activations for a backward pass, so batches of this many times the training's fit as well.
@@ -28,6 +29,7 @@ class ImageSource:
 
     Attributes:
         data: The three parts of the data set.
+        seed: The trial's, or that of one of its children.
     """
 
     def __init__(
@@ -38,7 +40,7 @@ class ImageSource:
         self._section = dict(config["data"])
         self._model = dict(config["model"])
         self._training = dict(config["training"])
-        self._seed = seed
+        self.seed = seed
         self._device = device
         self._pieces = pieces
         self._kept: dict[str, parts.Part] = {}
@@ -72,7 +74,12 @@ class ImageSource:
     @property
     def steps(self) -> int:
         """Batches an epoch."""
-        return -(-len(self.data.train) // int(self._training["batch_size"]))
+        return -(-len(self.data.train) // self._batch)
+
+    @property
+    def _batch(self) -> int:
+        """Images of a step: each of the processes that train together takes a batch of the configuration's size."""
+        return int(self._training["batch_size"]) * parallel.size()
 
     @cached_property
     def loss_weights(self) -> Tensor | None:
@@ -90,21 +97,30 @@ class ImageSource:
 
     def train(self, epoch: int, stage: Stage, model: nn.Module) -> Batches:
         """The training images of one epoch, or their activations."""
-        order = parts.epoch_generator(self._seed, epoch)
-        size = int(self._training["batch_size"])
+        order = parts.epoch_generator(self.seed, epoch)
         balance = self._section.get("balance", "none") == "sampler"
+        drawn = partial(parts.batches, size=self._batch, order=order, balance=balance, share=_share())
         if stage.cached:
-            return parts.batches(self._activations("train", model), size, order=order, balance=balance)
+            return drawn(self._activations("train", model))
         varied = self._augmentation if stage.augment else None
-        return parts.batches(self.data.train, size, order=order, workers=self.workers, augment=varied, balance=balance)
+        return drawn(self.data.train, workers=self.workers, augment=varied)
 
     def valid(self, stage: Stage, model: nn.Module) -> Batches | None:
         """The validation images, or their activations, in order; None where they are learnt from."""
         if self._section.get("train_on_valid"):
             return None
+        shared = partial(parts.batches, size=self.evaluation_batch * parallel.size(), share=_share())
         if stage.cached:
-            return parts.batches(self._activations("valid", model), self.evaluation_batch)
-        return parts.batches(self.data.valid, self.evaluation_batch, workers=self.workers)
+            return shared(self._activations("valid", model))
+        return shared(self.data.valid, workers=self.workers)
+
+    def share_unreadable(self) -> None:
+        """Tell the processes that train together which files each of them could not read."""
+        if parallel.size() > 1 and isinstance(self.data.train, parts.FolderImages):
+            corrupt = self.data.train.corrupt
+            for found in parallel.gathered(corrupt.reasons):
+                for path, reason in found.items():
+                    corrupt.add(path, reason)
 
     def _activations(self, part: str, model: nn.Module) -> parts.Part:
         """What the trunk makes of a part: computed by the first trial of the node that asks, read by all others."""
@@ -178,6 +194,11 @@ class ImageSource:
             "mean": own.mean,
             "std": own.std,
         }
+
+
+def _share() -> tuple[int, int]:
+    """This process's part of every batch."""
+    return parallel.rank(), parallel.size()
 
 
 def _trunk(model: nn.Module, batch: Tensor) -> Tensor:

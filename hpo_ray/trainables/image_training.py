@@ -17,7 +17,7 @@ from torch import nn
 from hpo_ray.models import freezing, groups, trunk
 from hpo_ray.trainables import image_plan
 from hpo_ray.trainables.image_source import ImageSource
-from hpo_ray.training import modes, optimizers, stages
+from hpo_ray.training import modes, optimizers, parallel, stages
 from hpo_ray.training.trainer import Fit, Options
 
 ABOUT = "about.json"
@@ -40,6 +40,7 @@ class ImageTraining:
         self._stage: stages.Stage | None = None
         self.row: dict[str, float] = {}
         self._model = source.model()
+        parallel.share_weights(self._model)
         self._fit = _fit(self._model, training, source, device, pieces)
 
     @property
@@ -55,6 +56,7 @@ class ImageTraining:
             self._stage, self._schedule = stage, image_plan.schedule_of(self._training, stage)
             parted = groups.layer_groups(model, int(self._training.get("groups", 3)))
             freezing.freeze(model, stage.train, parted)
+        parallel.own_draws(source.seed, fit.done)
         row = fit.epoch(
             source.train(fit.done + 1, stage, model),
             source.valid(stage, model),
@@ -65,6 +67,7 @@ class ImageTraining:
             train_mode=train_mode_of(self._training),
             mix=None if stage.cached else source.mix,
         )
+        source.share_unreadable()
         unreadable = len(source.data.corrupt)
         self.row = row | ({"unreadable": float(unreadable)} if unreadable else {})
         return self.row

@@ -80,6 +80,9 @@ class TrialSpec:
         checkpoints: What earlier attempts saved, the newest first; empty: start afresh.
         timeout_s: Seconds that may pass without a report before the trial is taken to hang; None: any number.
         micro_batches: In how many pieces the objective should split each batch; at least 1.
+        rank: Which of the processes that train this trial together this one is, from 0.
+        workers: How many they are.
+        meeting: ``host:port`` where they find each other; empty for one alone.
     """
 
     id: str
@@ -94,12 +97,17 @@ class TrialSpec:
     checkpoints: tuple[Path, ...] = ()
     timeout_s: float | None = None
     micro_batches: int = 1
+    rank: int = 0
+    workers: int = 1
+    meeting: str = ""
 
 
 class Trial:
     """A running trial, as its objective ``train(config, trial)`` sees it.
 
-    Attributes are those of `TrialSpec`: ``id, seed, attempt, dir, device, cpus, micro_batches``.
+    Attributes are those of `TrialSpec`: ``id, seed, attempt, dir, device, cpus, micro_batches, rank, workers``. Where
+    there are several workers, the objective runs in each of them, with torchrun's variables in its environment; all
+    must report equally often. The first one's reports and checkpoints count.
     """
 
     def __init__(self, spec: TrialSpec, send: Callable[[Message], bool]) -> None:
@@ -110,6 +118,8 @@ class Trial:
         self.dir = spec.dir
         self.device = spec.device
         self.cpus = spec.cpus
+        self.rank = spec.rank
+        self.workers = spec.workers
         self._spec = spec
         self._send = send
         self._reports = 0.0
@@ -148,7 +158,7 @@ class Trial:
         values = {name: self._number(name, value) for name, value in metrics.items()}
         self._reports += 1
         fidelity = self._next_fidelity(values)
-        folder = self._save(checkpoint, fidelity) if checkpoint is not None else None
+        folder = self._save(checkpoint, fidelity) if checkpoint is not None and self.rank == 0 else None
         since, self._since = self._since, None
         if not self._send(Report(fidelity, values, time.perf_counter() - self._start, folder, since)):
             raise TrialStopped

@@ -110,7 +110,8 @@ class Worker:
         self._restore()
         try:
             spec.dir.mkdir(parents=True, exist_ok=True)
-            with _output_to(spec.dir / "output.log"):
+            name = f"output-{spec.rank}.log" if spec.rank else "output.log"
+            with _output_to(spec.dir / name), _meeting_of(spec):
                 return self._train(spec)
         except OSError as error:  # its folder cannot be written to
             return _failure(error, spec.dir)
@@ -191,6 +192,24 @@ def _failure(error: BaseException, folder: Path) -> Ended:
         problems=tuple((problem.key, problem.message) for problem in problems),
         cause=cause,
     )
+
+
+@contextlib.contextmanager
+def _meeting_of(spec: TrialSpec):  # type: ignore[no-untyped-def]
+    """What torch.distributed looks for in the environment, where several workers train a trial together."""
+    host, _, port = spec.meeting.rpartition(":")
+    told = {"MASTER_ADDR": host, "MASTER_PORT": port, "WORLD_SIZE": str(spec.workers), "RANK": str(spec.rank)}
+    told |= {"LOCAL_RANK": "0"}  # each sees its own devices only
+    if host == "127.0.0.1":  # gloo would take the interface that the machine's name leads to
+        told |= {"GLOO_SOCKET_IFNAME": "lo", "NCCL_SOCKET_IFNAME": "lo"}
+    before = dict(os.environ)
+    os.environ.update(told if spec.meeting else {})
+    try:
+        yield
+    finally:
+        for name in told:
+            os.environ.pop(name, None)
+        os.environ.update({name: before[name] for name in told if name in before})
 
 
 @contextlib.contextmanager

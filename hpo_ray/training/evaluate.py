@@ -13,6 +13,7 @@ import torch
 from torch import Tensor, nn
 
 from hpo_ray.errors import RunFailed
+from hpo_ray.training import parallel
 from hpo_ray.training.precision import Precision
 
 
@@ -50,6 +51,8 @@ def evaluate(
 ) -> Evaluation:
     """Runs the model in evaluation mode without gradients; every module's mode is as before afterwards.
 
+    Where several processes train together, each is given its part, and all come to the result of the whole.
+
     Args:
         model: Already on `device`.
         batches: `(images b x c x h x w, labels b)`; the last may be short, no image is left out.
@@ -62,10 +65,12 @@ def evaluate(
     """
     loss = torch.zeros((), dtype=torch.float64, device=device)
     errors = torch.zeros((), dtype=torch.int64, device=device)
-    n = 0
+    n = torch.zeros((), dtype=torch.int64, device=device)
     forward, precision = forward or model, precision or Precision("fp32", device)
     with evaluation_mode(model), torch.no_grad():
         for images, labels in batches:
+            if not len(labels):  # a short last batch of which others have all images
+                continue
             target = labels.to(device)
             with precision.autocast():
                 logits = forward(images.to(device)).float()
@@ -73,9 +78,10 @@ def evaluate(
             # argmax takes a NaN for the largest, which would score a diverged model like one that guesses class 0.
             errors += ((logits.argmax(1) != target) | logits.isnan().any(1)).sum()
             n += len(labels)
+    parallel.add(loss, errors, n)
     if n == 0:
         raise RunFailed("there was no image to evaluate the model on")
-    return Evaluation(loss.item() / n, int(errors.item()), n)
+    return Evaluation(loss.item() / int(n), int(errors), int(n))
 
 
 @contextmanager

@@ -14,6 +14,7 @@ from torch.nn.modules.batchnorm import _BatchNorm
 from torch.optim.swa_utils import AveragedModel
 
 from hpo_ray.errors import InvalidInput, Problem
+from hpo_ray.training import parallel
 from hpo_ray.training.modes import train_mode
 from hpo_ray.training.precision import Precision
 
@@ -60,6 +61,9 @@ def train_epoch(
 ) -> float:
     """Takes one optimizer step per batch, on the mean cross-entropy of the batch.
 
+    Where several processes train together (`hpo_ray.training.parallel`), each is given its part of every batch, and
+    all take the same steps, on the mean over the whole batch.
+
     A batch of one image is left out if a BatchNorm is trained, which cannot normalise it (torch raises on it where
     the feature map is 1 x 1); it is usually the last one.
 
@@ -83,33 +87,39 @@ def train_epoch(
     parameters = [parameter for group in optimizer.param_groups for parameter in group["params"]]
     least = 2 if any(isinstance(module, _BatchNorm) and module.training for module in model.modules()) else 1
     total = torch.zeros((), dtype=torch.float64, device=device)  # summed there: reading it out would wait for the GPU
-    count = taken = 0
+    count = torch.zeros((), dtype=torch.int64, device=device)
+    taken = 0
     for images, labels in batches:
         size = len(labels)
-        if size < least:
+        if size < least and parallel.size() == 1:
             continue
         images, labels = images.to(device, non_blocking=True), labels.to(device, non_blocking=True)
         if step.before is not None:
             step.before(taken)
-        if step.mix is not None:
-            images, labels = step.mix(images, labels)
-        weight = _weight(labels, step.loss_weights)
         optimizer.zero_grad()
-        pieces = max(1, min(step.micro_batches, size // least))
-        for some, targets in [(images, labels)] if pieces == 1 else _split(images, labels, pieces):
-            with precision.autocast():
-                loss = criterion(forward(some), targets) / weight
-            precision.backward(loss)
-            total += loss.detach() * size
+        weight: Tensor | int = 0
+        if size >= least:  # else it is others who have images of this batch
+            if step.mix is not None:
+                images, labels = step.mix(images, labels)
+            weight = _weight(labels, step.loss_weights)
+            pieces = max(1, min(step.micro_batches, size // least))
+            for some, targets in [(images, labels)] if pieces == 1 else _split(images, labels, pieces):
+                with precision.autocast():
+                    loss = criterion(forward(some), targets) / weight
+                precision.backward(loss)
+                total += loss.detach() * size
+            count += size
+        if not parallel.average_gradients(parameters, weight):
+            continue
         precision.step(optimizer, parameters, step.clip_norm)
         if step.average is not None:
             step.average.update_parameters(model)
-        count += size
         taken += 1
+    parallel.add(total, count)
     if count == 0:
         message = "the model has BatchNorm and no batch has two images" if least == 2 else "there was no batch"
         raise InvalidInput(Problem("training.batch_size", f"{message} to train on"))
-    return total.item() / count
+    return total.item() / int(count)
 
 
 def _split(images: Tensor, labels: Tensor, pieces: int) -> Iterable[tuple[Tensor, Tensor]]:

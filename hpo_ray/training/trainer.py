@@ -19,7 +19,7 @@ from torch import Tensor, nn
 from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 
 from hpo_ray.errors import InvalidInput, Problem, nearest
-from hpo_ray.training import checkpoint, lr_schedules, optimizers
+from hpo_ray.training import checkpoint, lr_schedules, optimizers, parallel
 from hpo_ray.training.evaluate import evaluate
 from hpo_ray.training.loop import Step, train_epoch
 from hpo_ray.training.lr_schedules import Schedule
@@ -157,6 +157,7 @@ class Fit:
             average=self._average,
         )
         train_loss = train_epoch(self.model, train, self.optimizer, self._device, step)
+        parallel.average_buffers(self.model, self.evaluated)
         measured = {} if valid is None else self._validate(valid, part)
         self.done += 1
         if measured and self._options.patience is not None and self._improved(measured["val_loss"]):
