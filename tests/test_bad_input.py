@@ -129,6 +129,11 @@ MISTAKES: list[tuple[list[str], list[str]]] = [
     ([DIGITS, "resources.cpus_per_trial=&a [*a]"], ["resources.cpus_per_trial", "anchors"]),
     # the machine
     ([DIGITS, "resources.cpus_per_trial=1000"], ["resources.cpus_per_trial", "1000", "more than this machine has"]),
+    ([DIGITS, "resources.workers_per_trial=0"], ["resources.workers_per_trial", "0"]),
+    (
+        [DIGITS, "resources.workers_per_trial=2", "resources.gpus_per_trial=0.5"],
+        ["resources.gpus_per_trial", "0.5 GPUs for 2 workers", "a multiple of the workers, or 0"],
+    ),
     ([DIGITS, "resources.gpus_per_trial=1000"], ["resources.gpus_per_trial", "1000", "more than this machine has"]),
     ([DIGITS, "slots=5000"], ["slots", "5000", "at most"]),
     ([DIGITS, "ray.address=127.0.0.1:1"], ["ray.address", "nothing answers"]),
