@@ -261,7 +261,7 @@ def test_a_larger_share_of_a_gpu_is_asked_of_ray(in_tmp: Path) -> None:
         for number in range(3):
             attempt = driver.next_attempt(f"ray{number}")
             assert attempt is not None
-            bundles.append(attempt["bundle"])
+            bundles += attempt["bundles"]
             driver.started(f"ray{number}")
             end = {"status": "out_of_memory", "reason": CUDA, "cause": "out_of_memory", "problems": []}
             driver.judge(f"ray{number}", {"ended": end})

@@ -44,7 +44,7 @@ class TrialActor(tune.Trainable):
         self._unwinding = False
         self._stopping: list[Any] = []
         self._seat = Seat(setup)
-        self._peers = Peers(setup, len(config["bundles"]) - 1)
+        self._peers = Peers(setup, int(config["spec"].get("workers", 1)) - 1)
         self._begin(config)
 
     def reset_config(self, new_config: dict) -> bool:
