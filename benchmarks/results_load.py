@@ -37,7 +37,7 @@ SLOTS = 8
 BOUNDS = {
     ("journal", "trials"): 1 / 20,
     ("journal", "reports"): 1 / 5,
-    ("parquet", "trials"): None,
+    ("parquet", "trials"): 1 / 20,
     ("parquet", "reports"): 1 / 50,
     ("ray directory", "trials"): 1 / 8,
     ("ray directory", "reports"): 1 / 8,
