@@ -14,7 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from hpo_ray.errors import InvalidInput, Problem
-from hpo_ray.results.values import losses, require, sign_of
+from hpo_ray.results.values import coarseness, losses, require, sign_of
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -79,7 +79,8 @@ def race(scores: pd.DataFrame, mode: str = "min", *, planned: int | None = None,
 
     The test is Tukey's for all pairs (the leader is chosen by the very scores that it is judged by) of means with
     paired errors, each pair's variance drawn towards all contenders' (Smyth 2004, "Linear models and empirical Bayes
-    methods", section 3, with 4 prior degrees of freedom at most; of two contenders it is the paired t-test). Errors are
+    methods", section 3, with 4 prior degrees of freedom at most; of two contenders it is the paired t-test), and no
+    smaller than `coarseness` allows. Errors are
     bounded over all looks by spending the allowance as the cube of the share of repeats (Lan & DeMets 1983), by
     Bonferroni's inequality.
 
@@ -148,7 +149,7 @@ def _against(seen: Array, leader: int, allowance: float) -> tuple[Array, Array]:
     common = 2.0 * (residual**2).sum() / ((n - 1) * (k - 1))
     borrowed = min(BORROWED, (k - 2) * (n - 1))
     dof = borrowed + n - 1
-    variance = (borrowed * common + (n - 1) * own) / dof
+    variance = np.maximum((borrowed * common + (n - 1) * own) / dof, coarseness(seen) ** 2)
     return apart.mean(axis=0), _critical(round(allowance, 12), k, dof) * np.sqrt(variance / n)
 
 

@@ -263,6 +263,23 @@ def test_a_difference_on_the_same_seeds_is_found_and_none_is_not() -> None:
     assert most["low"] > 0
 
 
+@pytest.mark.parametrize("pairs", [2, 3, 6])
+@pytest.mark.parametrize("images", [None, 100])
+def test_few_pairs_that_do_not_differ_are_seldom_said_to(pairs: int, images: int | None) -> None:
+    rng = np.random.default_rng(pairs)
+    found = []
+    for _ in range(200):
+        values = rng.standard_normal((pairs, 2)) if images is None else rng.binomial(images, 0.03, (pairs, 2)) / images
+        rows = [
+            trial("0000", float(values[seed, i])) | {"run": f"{name}{seed}", "searcher": name, "seed": seed}
+            for seed in range(pairs)
+            for i, name in enumerate("ab")
+        ]
+        [row] = analysis.compare(frame(*rows), "loss").to_dict("records")
+        found.append(not pd.isna(row["better"]))
+    assert np.mean(found) <= 0.09
+
+
 def test_curves_fall_and_regret_is_the_distance_from_the_optimum() -> None:
     found = analysis.curves(runs(0.3), "loss")
     for _, curve in found.groupby("searcher"):
