@@ -55,6 +55,9 @@ def report_command(
     run = history.load(run_dir)
     to_stdout = as_markdown and target is None
     path = target or run_dir / "report.html"
+    endings = (".md",) if as_markdown else (".html", ".htm")
+    if target is not None and target.suffix.lower() not in endings:  # a run's own files are none of these
+        raise InvalidInput(Problem("--out", f"'{target}' does not end in {endings[0]}: that is what is written"))
     if not to_stdout and (path.is_dir() or not path.parent.is_dir()):
         wrong = f"'{path}' is a folder: name a file" if path.is_dir() else f"'{path.parent}' is no folder"
         raise InvalidInput(Problem("--out", wrong))

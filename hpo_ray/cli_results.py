@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import shlex
 import time
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
@@ -14,6 +15,8 @@ from hpo_ray.errors import InvalidInput, Problem, nearest
 
 if TYPE_CHECKING:
     import pandas as pd
+
+    from hpo_ray.history import History
 
 RunDir = Annotated[Path, typer.Argument(help="A run directory.", metavar="RUN")]
 AsJson = Annotated[bool, typer.Option("--json", help="Print JSON on stdout, and nothing else there.")]
@@ -75,6 +78,9 @@ def best_command(run_dir: RunDir, as_json: AsJson = False) -> None:
     from hpo_ray.screen import number
 
     run = history.load(run_dir)
+    if run.experiment.get("race"):
+        _best_of_race(run, as_json)
+        return
     trial, row = run.pick()
     words = {f"space.{key}": value for key, value in trial.config.items()}
     value = row.metrics[run.metric]
@@ -85,8 +91,30 @@ def best_command(run_dir: RunDir, as_json: AsJson = False) -> None:
     unit = run.experiment.get("fidelity") or "report"
     where = f"{run.metric} {number(value)} at {unit} {row.fidelity:g}"
     note(f"trial {trial.trial_id}: {where}, the best of {len(run.trials)}")
+    _print_overrides(words)
+
+
+def _best_of_race(run: History, as_json: bool) -> None:
+    """The winner: in a race the best value of all is luck."""
+    from hpo_ray import confirming
+
+    found = confirming.standing(run)
+    if found.winner is None:
+        raise InvalidInput(Problem("run", f"'{run.run_dir}' has no winner: {found.text()}"))
+    config = run.experiment["race"]["contenders"][found.winner]
+    words = {f"space.{key}": value for key, value in config.items()}
+    mean = float(found.table.iloc[0]["mean"])
+    if as_json:
+        print_json({"run_dir": str(run.run_dir), "contender": found.winner, "config": config, "overrides": words,
+                    "metric": run.metric, "value": mean, "real": found.real})  # fmt: skip
+        return
+    note(found.text())
+    _print_overrides(words)
+
+
+def _print_overrides(words: dict[str, Any]) -> None:
     for name, given in words.items():
-        out().print(f"{name}={_written(given)}", soft_wrap=True, highlight=False, markup=False)
+        out().print(shlex.quote(f"{name}={_written(given)}"), soft_wrap=True, highlight=False, markup=False)
 
 
 def export_command(
@@ -98,27 +126,31 @@ def export_command(
     to: Annotated[
         str | None, typer.Option("--to", help="tensorboard, mlflow or optuna: written as that tool has it.")
     ] = None,
+    as_json: AsJson = False,
 ) -> None:
     """Write the table of a run's trials (or reports, rungs, failures, cost), or the run itself, for other tools."""
     if to is not None:
-        _export_to(run_dir, to, file, level)
+        _export_to(run_dir, to, file, level, as_json)
     else:
-        _export_table(run_dir, file, level or "trials")
+        _export_table(run_dir, file, "trials" if level is None else level, as_json)
 
 
-def _export_to(run_dir: str, to: str, target: str | None, level: str | None) -> None:
+def _export_to(run_dir: str, to: str, target: str | None, level: str | None, as_json: bool) -> None:
     from hpo_ray.loggers import LOGGERS
     from hpo_ray.loggers.exporting import export
 
     if level is not None:
         raise InvalidInput(Problem("--level", f"--to {to} writes all there is: leave one of them out"))
     written = export(run_dir, to, target, key="--to")
+    if as_json:
+        print_json({"to": to, "written": written})
+        return
     for run, where in written.items():
         out().print(f"{run} written to {where}", soft_wrap=True, highlight=False, markup=False)
     note(f"to look: {LOGGERS[to].looked_at(target or next(iter(written.values())))}")
 
 
-def _export_table(run_dir: str, name: str | None, level: str) -> None:
+def _export_table(run_dir: str, name: str | None, level: str, as_json: bool) -> None:
     from hpo_ray.results.frame import load_results
 
     if name is None:
@@ -139,6 +171,9 @@ def _export_table(run_dir: str, name: str | None, level: str) -> None:
             _plain(frame).to_parquet(file, index=False)
     except OSError as error:
         raise InvalidInput(Problem("FILE", f"'{file}' cannot be written: {error.strerror or error}")) from None
+    if as_json:
+        print_json({"file": str(file), "level": level, "rows": len(frame), "columns": [str(name) for name in frame]})
+        return
     out().print(f"{len(frame)} {level} written to {file}", soft_wrap=True, highlight=False)
 
 
@@ -188,10 +223,11 @@ def compare_command(
 
 
 def _written(value: Any) -> str:
-    """A value as an override has it."""
-    if value is None or isinstance(value, bool):
-        return {None: "null", True: "true", False: "false"}[value]
-    return str(value)
+    """A value as an override of the space has it; a list is no value there, but a choice of one is."""
+    from hpo_ray.domains.levels import freeze, level_text
+
+    text = level_text(freeze(value))
+    return f"choice({text})" if isinstance(value, list) else text
 
 
 def _plain(frame: pd.DataFrame) -> pd.DataFrame:

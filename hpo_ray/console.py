@@ -5,14 +5,17 @@ Only `cli` uses it. Knows nothing of Ray.
 
 from __future__ import annotations
 
+import errno
 import json
+import os
 import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from typing import TYPE_CHECKING, Any
 
 import typer
 from rich.console import Console
+from rich.segment import Segment
 
 from hpo_ray.errors import HpoRayError, InvalidInput, Problem
 
@@ -32,6 +35,7 @@ def guarded(call: Callable[[], object]) -> int:
     """Run a command; what went wrong becomes one clear message and an exit code."""
     try:
         result = call()
+        sys.stdout.flush()
         code = result if isinstance(result, int) else 0
     except InvalidInput as error:
         _print_problems(error)
@@ -40,6 +44,15 @@ def guarded(call: Callable[[], object]) -> int:
         sys.stdout.flush()
         err().print(f"failed: {error}", highlight=False, markup=False, soft_wrap=True)
         return error.exit_code
+    except BrokenPipeError:  # whoever read it, has read enough
+        _give_up_stdout()
+        return 1
+    except OSError as error:
+        if error.errno not in (errno.ENOSPC, errno.EDQUOT, errno.EIO):
+            raise
+        _give_up_stdout()
+        err().print(f"failed: the output cannot be written: {error.strerror}", highlight=False, markup=False)
+        return 1
     except (KeyboardInterrupt, typer.Abort):
         code = INTERRUPTED
     except typer.Exit as error:
@@ -50,6 +63,11 @@ def guarded(call: Callable[[], object]) -> int:
     if code == INTERRUPTED:  # Typer turns Ctrl-C into this code too
         err().print("interrupted: what was journalled is kept")
     return code
+
+
+def _give_up_stdout() -> None:
+    """Python would flush what is left when it ends, and fail again."""
+    os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
 
 
 class Screen:
@@ -141,14 +159,27 @@ def note(text: str) -> None:
     err().print(f"note: {text}", highlight=False, markup=False, soft_wrap=True)
 
 
+class SafeConsole(Console):
+    """A terminal that nothing in a run can speak to: what it would take for commands becomes �."""
+
+    def render(self, renderable: Any, options: Any = None) -> Iterable[Segment]:
+        """As rich does; a stranger's names, values and reasons are shown, not obeyed."""
+        for segment in super().render(renderable, options):
+            if segment.control or segment.text.isprintable() or segment.text == "\n":
+                yield segment
+            else:
+                shown = "".join(c if c.isprintable() or c in "\n\t" else "\ufffd" for c in segment.text)
+                yield Segment(shown, segment.style)
+
+
 def out() -> Console:
     """Where answers go."""
-    return Console()
+    return SafeConsole()
 
 
 def err() -> Console:
     """Where progress and mistakes go."""
-    return Console(stderr=True)
+    return SafeConsole(stderr=True)
 
 
 def _print_answer(run: History, summary: dict[str, Any]) -> None:
@@ -156,7 +187,7 @@ def _print_answer(run: History, summary: dict[str, Any]) -> None:
 
     console = out()
     if run.damaged:
-        note(f"{run.damaged} damaged line in the journal was passed over")
+        note(f"damaged lines in the journal, which were passed over: {run.damaged}")
     failed = failures(run)
     if failed is not None:
         console.print(failed, soft_wrap=True)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import subprocess
 from pathlib import Path
 from typing import Any
 
@@ -11,8 +12,10 @@ import pytest
 
 import hpo_ray
 from hpo_ray import config, history
+from hpo_ray.journal import Journal
 from hpo_ray.preflight import check
-from tests.sweeps import told
+from hpo_ray.space import SearchSpace
+from tests.sweeps import HPO_RAY, call, told
 
 
 def train(config: dict[str, Any], trial: hpo_ray.Trial) -> None:
@@ -66,6 +69,44 @@ def test_the_best_configuration_comes_as_overrides(runs: Path, capfd: pytest.Cap
     assert f"trial {best['trial_id']}" in err
     code, out, _ = told(capfd, "best", str(runs / "random-0"), "--json")
     assert json.loads(out)["config"] == {"x": best["config/x"]}
+
+
+def test_what_a_stranger_named_is_quoted_and_commands_no_terminal(in_tmp: Path) -> None:
+    """As bytes of a process: neither a shell into which the overrides are pasted nor the terminal obeys them."""
+    config = {"a": "two words", "b": "$(touch pwned)", "c": "x\nspace.lr=9", "d": "\x1b]52;c;x\x07\x1b[2J", "e": None}
+    plan = {"name": "r", "metric": "loss", "mode": "min", "trials": 1, "space": {}}
+    with Journal(in_tmp / "r") as log:
+        log.append("run_started", experiment=plan, environment={})
+        log.append("trial_suggested", trial_id="0000", config_id="c", config=config, state={})
+        log.append("trial_started", trial_id="0000", attempt=0, ray_id="x", gpus=0.0)
+        report = {"trial_id": "0000", "attempt": 0, "fidelity": 1, "metrics": {"loss": 1.0}}
+        log.append("trial_reported", **report, elapsed_s=1.0)
+        log.append("trial_ended", trial_id="0000", attempt=0, status="failed", reason=config["d"], cause="exception")
+    printed = call("best", "r").stdout.splitlines()
+    assert len(printed) == len(config)
+    pasted = ["sh", "-c", "printf '%s\\n' " + " ".join(printed)]
+    read = subprocess.run(pasted, capture_output=True, text=True, check=True).stdout.splitlines()
+    assert not Path("pwned").exists()
+    space = dict(word.removeprefix("space.").split("=", 1) for word in read)
+    assert SearchSpace.parse(space).constants == config
+    for command in (["show", "r"], ["show", "r", "0"], ["best", "r"], ["ls", "r"], ["status", "r"]):
+        done = call(*command)
+        assert "\x1b" not in done.stdout + done.stderr, command
+        assert "\x07" not in done.stdout + done.stderr, command
+
+
+@pytest.mark.skipif(not Path("/dev/full").exists(), reason="needs /dev/full")
+def test_a_full_disk_behind_stdout_is_one_line(runs: Path) -> None:
+    for command in (
+        ["ls", f"{runs}/*"],
+        ["report", str(runs / "random-0"), "--markdown"],
+        ["ls", f"{runs}/*", "--json"],
+    ):
+        with Path("/dev/full").open("w") as full:
+            done = subprocess.run([*HPO_RAY, *command], stdout=full, stderr=subprocess.PIPE, text=True)
+        assert done.returncode == 1
+        assert done.stderr.strip().splitlines()[-1] == "failed: the output cannot be written: No space left on device"
+        assert "Traceback" not in done.stderr
 
 
 def test_the_overrides_are_what_a_command_takes(

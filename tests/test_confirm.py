@@ -76,6 +76,11 @@ def test_the_command_answers_with_the_verdict(ray_here: None, in_tmp: Path, capf
     verdict = json.loads(out)
     assert code == 0
     assert (verdict["real"], verdict["difference"], verdict["repeats"]) == (False, 0, 4)
+    code, out, err = told(capfd, "best", "c")  # the winner of the race, not the luckiest value
+    contenders = history.load(in_tmp / "c").experiment["race"]["contenders"]
+    winner = verdict["winner"]
+    assert (code, out) == (0, f"space.x={contenders[winner]['x']}\n")
+    assert "undecided after 4 repeats" in err
     code, out, _ = told(capfd, "confirm", "c", "--top", "1")
     assert code == 2
 

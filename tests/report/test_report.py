@@ -180,7 +180,12 @@ def test_halves_of_characters_and_folders_without_a_name_are_shown_somehow(tmp_p
     run_dir = written.rename(tmp_path / os.fsdecode(b"r\xff"))  # bytes that no terminal has letters for
     assert load_results(run_dir)["run"].tolist() == [r"r\xff"] * 4
     failed = next(name for name, trial in history.load(run_dir).trials.items() if trial.status == "failed")
-    for words, shown in (("show",), "lr?="), (("show", failed), "bad ?"), (("report",), "report.html"), (("ls",), "r?"):
+    for words, shown in (
+        (("show",), "lr?="),
+        (("show", failed), "bad ?"),
+        (("report",), "report.html"),
+        (("ls",), "r\ufffd"),
+    ):
         done = subprocess.run(
             [sys.executable, "-m", "hpo_ray.cli", words[0], str(run_dir), *words[1:]],
             capture_output=True,
@@ -218,6 +223,11 @@ def test_the_commands(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> Non
     assert (tmp_path / "a.md").read_text().startswith("# r\n")
     code, _, err = run(capsys, "report", str(run_dir), "--out", str(tmp_path / "no" / "a.html"))
     assert (code, "is no folder" in err) == (2, True)
+    journal = (run_dir / "events.jsonl").read_bytes()
+    for own in ("events.jsonl", "snapshot.json", "a.txt"):
+        code, _, err = run(capsys, "report", str(run_dir), "--out", str(run_dir / own))
+        assert (code, "does not end in .html" in err) == (2, True)
+    assert (run_dir / "events.jsonl").read_bytes() == journal
     failed = next(name for name, trial in history.load(run_dir).trials.items() if trial.status == "failed")
     code, out, _ = run(capsys, "show", str(run_dir), failed.lstrip("0") or "0")
     assert (code, out.startswith(f"trial       {failed}  failed")) == (0, True)
