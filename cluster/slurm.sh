@@ -1,8 +1,8 @@
 #!/usr/bin/env bash
-# sbatch --nodes=4 --gpus-per-node=8 cluster/slurm.sh run experiment=digits --out /shared/runs/digits-1
+# sbatch --nodes=4 cluster/slurm.sh run experiment=digits --out /shared/runs/digits-1
 #
-# A sweep on Slurm's nodes: starts a Ray of this job's own on them, runs the given hpo-ray command on it, and ends what it
-# started. Go on with a run that the time limit ended: sbatch … cluster/slurm.sh resume /shared/runs/digits-1
+# A sweep on Slurm's nodes: starts a Ray of this job's own on them, runs the given hpo-ray command on it, and ends what
+# it started. Go on with a run that the time limit ended: sbatch … cluster/slurm.sh resume /shared/runs/digits-1
 #
 # Needs hpo-ray installed at a path that every node sees (cluster/README.md), and a shared folder:
 #   HPO_RAY_SHARED         seen by all nodes under this path; default: the home directory
@@ -21,7 +21,7 @@ set -euo pipefail
 umask 077 # the token, and all else, is for this user alone
 
 if [ $# = 0 ]; then
-  sed -n '2,12s/^# \?//p' "$0" >&2
+  sed -n '2,11s/^# \?//p' "$0" >&2
   exit 2
 fi
 
@@ -31,11 +31,12 @@ mkdir -- "$shared" # ours, or fails: another job's token is not to be used
 # Always said, never left to Ray's default: without it, a head that finds no token starts open to everyone.
 export RAY_AUTH_MODE=token RAY_AUTH_TOKEN_PATH="$shared/token"
 unset RAY_AUTH_TOKEN RAY_ADDRESS
-export RAY_USAGE_STATS_ENABLED=0
+export RAY_START_HOOK=hpo_ray.start_hook.closed RAY_USAGE_STATS_ENABLED=0
+export RAY_GRACEFUL_SHUTDOWN_DRAIN_TIMEOUT_S=0 # nodes end after the sweep has
 python -c 'import secrets; print(secrets.token_hex(32), end="")' > "$RAY_AUTH_TOKEN_PATH"
 
-# One node's part, run by srun on each. Every port is one that is free (another's Ray may be on this machine), every file
-# in a folder of its own. The first node is the head; where it listens, the others read in the shared folder.
+# One node's part, run by srun on each. Every port is one that is free (another's Ray may be on this machine), every
+# file in a folder of its own. The first node is the head; where it listens, the others read in the shared folder.
 # shellcheck disable=SC2016  # expanded on the node
 node='
 set -euo pipefail
@@ -48,10 +49,9 @@ end() { # ray by its number; what it started ends with it
 }
 trap end EXIT
 trap "exit 143" TERM INT
-options=(--block --temp-dir "$folder" --num-cpus "${SLURM_CPUS_PER_TASK:-1}" --object-store-memory "$HPO_RAY_OBJECT_STORE"
+options=(--block --temp-dir "$folder" --num-cpus "${SLURM_CPUS_PER_TASK:-1}"
+  --object-store-memory "$HPO_RAY_OBJECT_STORE"
   --min-worker-port 0 --max-worker-port 0 --dashboard-agent-listen-port 0)
-# No port for the Ray Client; a Ray without it takes no word about it.
-if python -c "import grpc" 2> /dev/null; then options+=(--ray-client-server-port 0); fi
 if [ "$SLURM_PROCID" = 0 ]; then
   ray start --head --port 0 --include-dashboard false "${options[@]}" &
   ray=$!
@@ -85,8 +85,8 @@ trap end EXIT
 trap 'exit 143' TERM INT # Slurm: the time is nearly up, or the job was cancelled
 
 export HPO_RAY_OBJECT_STORE="${HPO_RAY_OBJECT_STORE:-1000000000}"
-srun --ntasks="$SLURM_JOB_NUM_NODES" --ntasks-per-node=1 --cpus-per-task="${SLURM_CPUS_PER_TASK:-1}" --kill-on-bad-exit=0 \
-  bash -c "$node" node "$shared" &
+srun --ntasks="$SLURM_JOB_NUM_NODES" --ntasks-per-node=1 --cpus-per-task="${SLURM_CPUS_PER_TASK:-1}" \
+  --kill-on-bad-exit=0 bash -c "$node" node "$shared" &
 nodes=$!
 
 deadline=$((SECONDS + ${HPO_RAY_NODES_WAIT_S:-300}))
