@@ -21,7 +21,7 @@ set -euo pipefail
 umask 077 # the token, and all else, is for this user alone
 
 if [ $# = 0 ]; then
-  sed -n '2,11s/^# \?//p' "$0" >&2
+  sed -n '2,10s/^# \?//p' "$0" >&2
   exit 2
 fi
 

@@ -1,4 +1,4 @@
-"""What a cluster's `ray start` runs before it starts anything, where ``RAY_START_HOOK=hpo_ray.start_hook.closed`` says so.
+"""What a cluster's `ray start` runs first, where ``RAY_START_HOOK=hpo_ray.start_hook.closed`` says so.
 
 Knows the one setting that Ray (2.60) has no option for, nothing of a run.
 """

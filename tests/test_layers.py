@@ -35,6 +35,7 @@ ALLOWED: dict[str, set[str]] = {
     "searchers": {"errors", "space", "domains", "gp", "encoding", "results"},
     "watch": {"lock"},
     "session": {"errors", "lock", "watch"},
+    "start_hook": set(),
     "folders": {"errors", "journal"},
     "budgets": {"experiment", "tally"},
     "retries": {"experiment", "history"},

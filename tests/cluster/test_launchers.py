@@ -112,11 +112,10 @@ def test_on_aws_only_ssh_comes_in_from_outside(aws: Any) -> None:
     config = AWSNodeProvider.fillout_available_node_types_resources(prepare_config(launcher("aws.yaml")))
     config = AWSNodeProvider.bootstrap_config(config)
     provider = AWSNodeProvider(config["provider"], config["cluster_name"])
-    nodes = {}
     for kind, described in config["available_node_types"].items():
         image = next(iter(aws.meta.client.describe_images()["Images"]))["ImageId"]  # the one there is marked CHANGE
-        (nodes[kind],) = provider.create_node({**described["node_config"], "ImageId": image}, {"ray-node-type": kind}, 1)
-        node = aws.Instance(nodes[kind])
+        (number,) = provider.create_node({**described["node_config"], "ImageId": image}, {"ray-node-type": kind}, 1)
+        node = aws.Instance(number)
         groups = [aws.SecurityGroup(group["GroupId"]) for group in node.security_groups]
         inward = [rule for group in groups for rule in group.ip_permissions]
         world = [rule for rule in inward if rule["IpRanges"] or rule["Ipv6Ranges"] or rule["PrefixListIds"]]

@@ -171,10 +171,13 @@ def test_workers_come_from_zero_to_spot_nodes_and_the_head_never_does(objects: d
     assert head["rayStartParams"]["num-cpus"] == "0"
     for worker in workers:
         assert (worker["minReplicas"], worker["replicas"]) == (0, 0)
-        wanted = worker["template"]["spec"]["affinity"]["nodeAffinity"]["preferredDuringSchedulingIgnoredDuringExecution"]
-        spot = [(row["key"], row["values"]) for one in wanted for row in one["preference"]["matchExpressions"]]
-        needed = head["template"]["spec"]["affinity"]["nodeAffinity"]["requiredDuringSchedulingIgnoredDuringExecution"]
-        (term,) = needed["nodeSelectorTerms"]
+        wished, needed = (one["template"]["spec"]["affinity"]["nodeAffinity"] for one in (worker, head))
+        spot = [
+            (row["key"], row["values"])
+            for one in wished["preferredDuringSchedulingIgnoredDuringExecution"]
+            for row in one["preference"]["matchExpressions"]
+        ]
+        (term,) = needed["requiredDuringSchedulingIgnoredDuringExecution"]["nodeSelectorTerms"]
         assert [(row["key"], row["values"]) for row in term["matchExpressions"]] == spot
         assert {row["operator"] for row in term["matchExpressions"]} == {"NotIn"}
 
@@ -188,7 +191,7 @@ def test_a_job_s_second_attempt_goes_on_where_the_first_was(tmp_path: Path) -> N
     """The submitter's shell splits the entry point for `ray job submit`, which joins the words for the head's."""
     entrypoint = manifests("kuberay-job.yaml")["RayJob"]["spec"]["entrypoint"].replace("/shared", str(tmp_path))
     (tmp_path / "bin").mkdir()
-    (tmp_path / "bin" / "hpo-ray").write_text("#!/bin/sh\necho \"$@\"\n")
+    (tmp_path / "bin" / "hpo-ray").write_text('#!/bin/sh\necho "$@"\n')
     (tmp_path / "bin" / "hpo-ray").chmod(0o755)
     joined = shlex.join(shlex.split(entrypoint))
 

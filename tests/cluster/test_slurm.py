@@ -1,4 +1,4 @@
-"""The Slurm script, with a stand-in for `srun`: it really starts three nodes of Ray here, and ends those and no others."""
+"""The Slurm script, with a stand-in for `srun`: it really starts three nodes of Ray here, and ends no others."""
 
 from __future__ import annotations
 
@@ -25,11 +25,15 @@ from tests.sweeps import wait_for
 SCRIPT = FOLDER / "slurm.sh"
 NODES = 3
 MARK = "HPO_RAY_TEST_SLURM"
-OBJECTIVE = """
+# Begins when trials are at work on all nodes.
+OBJECTIVE = f"""
 import os, time
 from pathlib import Path
 
 def train(config, trial):
+    Path("at-" + os.environ["RAY_RAYLET_PID"]).touch()
+    while len(list(Path().glob("at-*"))) < {NODES}:
+        time.sleep(0.05)
     token = Path(os.environ["RAY_AUTH_TOKEN_PATH"])
     private = token.stat().st_mode & 0o777 == 0o600 and token.parent.stat().st_mode & 0o777 == 0o700
     for epoch in range(1, config["epochs"] + 1):
@@ -156,7 +160,8 @@ def another_ray(in_tmp: Path) -> Iterator[Callable[[], list[Process]]]:
 
     def started() -> list[Process]:
         wait_for(lambda: Path(folder, "ray", "ray_current_cluster").exists())
-        return [process for process in descendants(other.pid) if re.search(r"raylet/raylet |gcs_server ", process.command)]
+        running = descendants(other.pid)
+        return [process for process in running if re.search(r"raylet/raylet |gcs_server ", process.command)]
 
     try:
         yield started
@@ -169,13 +174,13 @@ def another_ray(in_tmp: Path) -> Iterator[Callable[[], list[Process]]]:
 def test_it_runs_a_sweep_on_three_nodes_and_ends_them_and_no_other_ray(
     in_tmp: Path, jobs: list[Job], another_ray: Callable[[], list[Process]]
 ) -> None:
-    jobs.append(Job(in_tmp, *sweep("trials=6", epochs=3)))
+    jobs.append(Job(in_tmp, *sweep("trials=3", epochs=2)))
     others = another_ray()
     assert len(others) == 2
     code, out = jobs[0].end()
     assert code == 0, out
     trials = hpo_ray.load_results("r")
-    assert list(trials["status"]) == ["completed"] * 6
+    assert list(trials["status"]) == ["completed"] * NODES
     reports = hpo_ray.load_results("r", level="reports")
     assert reports["raylet"].nunique() == NODES  # slots=auto: one on each
     assert reports["closed"].eq(1).all()
