@@ -3,7 +3,11 @@
 from __future__ import annotations
 
 import re
+import shutil
+import subprocess
+import sys
 import tomllib
+import zipfile
 from importlib.metadata import version
 from pathlib import Path
 
@@ -20,7 +24,7 @@ RUN = re.compile(r"\b(?:hpo-ray|slurm\.sh) ((?:run|submit) [^;`|#']+)")
 
 
 def test_every_file_is_one_that_is_tested() -> None:
-    others = {"Dockerfile", "README.md", "constraints.txt", "slurm.sh"}
+    others = {"Dockerfile", "Dockerfile.dockerignore", "README.md", "constraints.txt", "slurm.sh"}
     assert set(FILES) == {*LAUNCHERS, *MANIFESTS, *others}
 
 
@@ -44,7 +48,7 @@ def test_pinned_versions_are_ones_that_the_package_takes() -> None:
         assert requirement.specifier.contains(pin), name
 
 
-@pytest.mark.parametrize("name", [name for name in FILES if name not in ("README.md", "constraints.txt")])
+@pytest.mark.parametrize("name", [*LAUNCHERS, *MANIFESTS, "Dockerfile", "slurm.sh"])
 def test_it_opens_with_the_command_that_uses_it(name: str) -> None:
     lines = text(name).splitlines()
     first = lines[1] if lines[0].startswith("#!") else lines[0]
@@ -65,7 +69,7 @@ def test_every_sweep_that_it_shows_is_valid(name: str, in_tmp: Path) -> None:
     """Checked, not run; `submit` takes the same words, and its own."""
     joined = re.sub(r"\s*\\\n#?\s*|\n(?=    (?:then|else) )", " ", text(name))
     shown = [found.split()[1:] for line in joined.splitlines() for found in RUN.findall(line)]
-    assert shown or name in ("Dockerfile", "constraints.txt")
+    assert shown or name.startswith("Dockerfile") or name == "constraints.txt"
     for words in shown:
         for option in {"--out", "--address"} & set(words):
             del words[words.index(option) : words.index(option) + 2]
@@ -79,3 +83,37 @@ def test_the_files_that_its_commands_name_exist() -> None:
     named = [word for command in commands(text("README.md")) for word in command if word.startswith("cluster/")]
     assert {*LAUNCHERS, *MANIFESTS, "Dockerfile", "slurm.sh"} <= {Path(word).name for word in named}
     assert [word for word in named if not (ROOT / word).exists()] == []
+
+
+@pytest.mark.slow
+def test_what_the_image_is_built_from_is_enough(tmp_path: Path) -> None:
+    """The package, made from the files alone that the Dockerfile copies and its ignore file lets through."""
+    let_through = {line[1:] for line in text("Dockerfile.dockerignore").splitlines() if line.startswith("!")}
+    copied: set[str] = set()
+    for line in text("Dockerfile").splitlines():
+        if line.startswith("COPY"):
+            *sources, target = line.split()[2:]
+            place = tmp_path / target.removeprefix("/home/ray/hpo_ray").lstrip("/")
+            copied.update(sources)
+            for source in sources:
+                if (ROOT / source).is_dir():
+                    shutil.copytree(ROOT / source, place, ignore=shutil.ignore_patterns("__pycache__"))
+                else:
+                    into = place / Path(source).name if target.endswith("/") else place
+                    into.parent.mkdir(parents=True, exist_ok=True)
+                    shutil.copy(ROOT / source, into)
+    assert copied == let_through
+    build = [
+        sys.executable,
+        "-m",
+        "pip",
+        "wheel",
+        "--no-deps",
+        "--no-build-isolation",
+        "--quiet",
+        "-w",
+        tmp_path / "dist",
+    ]
+    subprocess.run([*build, tmp_path], check=True)
+    (wheel,) = (tmp_path / "dist").glob("hpo_ray-*.whl")
+    assert {"hpo_ray/start_hook.py", "hpo_ray/conf/experiment/digits.yaml"} <= set(zipfile.ZipFile(wheel).namelist())
