@@ -221,7 +221,7 @@ def _check_grid(experiment: Experiment, space: SearchSpace | None, problems: lis
 def _check_machine(experiment: Experiment, problems: list[Problem]) -> None:
     """On this machine a trial must fit, and all slots together; a cluster's size is Ray's to know."""
     if experiment.ray.address is not None:
-        _check_address(experiment.ray.address, problems)
+        check_address(experiment.ray.address, problems)
         return
     slots = 1 if experiment.slots == "auto" else experiment.slots
     for resource, have in (("cpus", local_cpus()), ("gpus", local_gpus())):
@@ -235,7 +235,7 @@ def _check_machine(experiment: Experiment, problems: list[Problem]) -> None:
             problems.append(Problem("slots", f"{message}; at most {int(have // each)}, or a smaller {key}"))
 
 
-def _check_address(address: str, problems: list[Problem]) -> None:
+def check_address(address: str, problems: list[Problem]) -> None:
     """Something listens there: Ray itself would try for minutes."""
     if address == "auto":
         return
