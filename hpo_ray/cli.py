@@ -255,6 +255,7 @@ app.command("export")(cli_results.export_command)
 app.command("predict")(cli_models.predict_command)
 app.command("evaluate")(cli_models.evaluate_command)
 app.command("export-weights")(cli_models.export_weights_command)
+app.command("submit")(cli_cluster.submit_command)
 app.command("doctor")(cli_cluster.doctor_command)
 
 

@@ -127,7 +127,8 @@ ALLOWED: dict[str, set[str]] = {
     "cli_results": {"errors", "console", "history", "journal", "lock", "results", "screen", "snapshot"},
     "cli_report": {"errors", "console", "history", "report", "screen"},
     "doctor": {"errors", "config", "environment", "lr_range", "preflight", "session"},
-    "cli_cluster": {"console", "doctor", "errors"},
+    "submission": {"errors", "config", "lr_range", "runner", "session"},
+    "cli_cluster": {"console", "doctor", "errors", "history", "journal", "submission"},
     "cli": {
         "errors",
         "cli_cluster",
@@ -151,7 +152,18 @@ ALLOWED: dict[str, set[str]] = {
     },
     "__init__": {"api", "errors", "experiment", "results", "space", "trainables"},
 }
-RAY_ROOMS = {"doctor", "session", "winner", "guide", "bridge", "stint", "schedulers", "searchers", "trainables"}
+RAY_ROOMS = {
+    "doctor",
+    "submission",
+    "session",
+    "winner",
+    "guide",
+    "bridge",
+    "stint",
+    "schedulers",
+    "searchers",
+    "trainables",
+}
 # `SearchSpace.to_ray` makes Ray's own objects, one domain at a time: that function imports them when it is called.
 RAY_LAZILY = {"domains"}
 # What runs inside a worker process must not bring Ray in.
@@ -159,6 +171,8 @@ NO_RAY_MODULES = {
     "doctor/facts.py",
     "doctor/judge.py",
     "doctor/safety.py",
+    "submission/parcel.py",
+    "submission/request.py",
     "trainables/trial.py",
     "trainables/worker.py",
     "trainables/process.py",
