@@ -30,7 +30,9 @@ OVER = ("SUCCEEDED", "FAILED", "STOPPED")
 JOURNAL_LIMIT = 64 * 2**20
 _POLL_S = 0.5
 _FETCH_S = 300.0
-_BEGIN, _END, _LARGE = "-----BEGIN JOURNAL-----", "-----END JOURNAL-----", "-----TOO LARGE-----"
+_FETCHES = 4  # Ray's own lines on a job come into its log at any place, in the midst of ours too
+_BEGIN, _END = "-----BEGIN JOURNAL-----", "-----END JOURNAL-----"
+_NONE, _LARGE = "-----NO JOURNAL-----", "-----TOO LARGE-----"
 
 
 class Jobs:
@@ -105,30 +107,31 @@ class Jobs:
         place = f'"$HOME"/{shlex.quote(run[2:])}' if run.startswith("~/") else shlex.quote(run)
         words = [
             f"f={place}/events.jsonl",
-            '[ -e "$f" ] || exit 0',
+            f'[ -e "$f" ] || {{ echo "{_NONE}"; exit 0; }}',
             f'[ "$(gzip -c "$f" | wc -c)" -le {JOURNAL_LIMIT} ] || {{ echo "{_LARGE}"; exit 0; }}',
             f'echo "{_BEGIN}"; gzip -c "$f" | base64; echo "{_END}"',
         ]
-        job = self._asked(lambda: self._client.submit_job(entrypoint="\n".join(words), metadata={RUN: run}))
+        for _ in range(_FETCHES):
+            lines = self._printed("\n".join(words), run).splitlines()  # the script itself is among them
+            if _LARGE in lines:
+                most = f"{JOURNAL_LIMIT // 2**20} MiB, compressed"
+                raise RunFailed(f"the journal is larger than {most}: copy {run} from the cluster")
+            if _NONE in lines:
+                return None
+            with contextlib.suppress(ValueError, binascii.Error, OSError, EOFError):
+                body = lines[lines.index(_BEGIN) + 1 : lines.index(_END)]
+                return gzip.decompress(base64.b64decode("".join(body), validate=True))
+        raise RunFailed(f"the journal did not come whole; it is at {run} on the cluster")
+
+    def _printed(self, script: str, run: str) -> str:
+        """All that a short job prints."""
+        job = self._asked(partial(self._client.submit_job, entrypoint=script, metadata={RUN: run}))
         until = time.monotonic() + _FETCH_S
         while str(self._asked(lambda: self._client.get_job_info(job)).status.value) not in OVER:
             if time.monotonic() > until:
                 raise RunFailed(f"the journal did not come within {_FETCH_S:.0f} s; it is at {run} on the cluster")
             time.sleep(_POLL_S)
-        said = str(self._asked(lambda: self._client.get_job_logs(job)))
-        lines = said.splitlines()  # the script itself is in there as well
-        if _LARGE in lines:
-            message = (
-                f"the journal is larger than {JOURNAL_LIMIT // 2**20} MiB, compressed: copy {run} from the cluster"
-            )
-            raise RunFailed(message)
-        if _BEGIN not in lines:
-            return None
-        try:
-            body = lines[lines.index(_BEGIN) + 1 : lines.index(_END)]
-            return gzip.decompress(base64.b64decode("".join(body)))
-        except (ValueError, binascii.Error, OSError, EOFError):
-            raise RunFailed(f"the journal did not come whole; it is at {run} on the cluster") from None
+        return str(self._asked(lambda: self._client.get_job_logs(job)))
 
     def _asked(self, call: Callable[[], Any]) -> Any:
         try:

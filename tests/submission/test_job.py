@@ -69,26 +69,30 @@ def submit(cluster: Started, folder: Path, *arguments: str, **changes: str) -> s
 
 
 def test_a_run_is_sent_followed_and_fetched_and_nobody_gets_in_without_the_token(work: Path) -> None:
+    home = work.parent / "home"
+    home.mkdir()
     with Started(work.parent / "cluster") as cluster:
-        cluster.head("--num-cpus=2")
+        cluster.head("--num-cpus=2", HOME=str(home))
         (work / "notes.txt").write_text(cluster.token.read_text())  # a copy that was left lying about
-        run = work.parent / "shared" / "r"
         secret = {"SECRET_OF_MINE": "1", "AWS_SECRET_ACCESS_KEY": "1"}
-        done = submit(cluster, work, *sweep(2, 0.0), "--out", str(run), "--json", **secret)
+        done = submit(cluster, work, *sweep(2, 0.0), "--out", "~/there/r", "--json", **secret)
         assert done.returncode == 0, done.stdout + done.stderr + cluster.said()
         answer: dict[str, Any] = json.loads(done.stdout)
         assert answer["completed"] == 2
         assert answer["best_value"] < 2  # no variable of ours was in the trials' environment
         assert "left out as secrets: .env, notes.txt" in done.stderr
-        assert {path.name for path in (run.parent / ".code" / "r").iterdir()} == {"slow.py", "neighbour.py"}
-        away = submit(cluster, work, *sweep(1, 0.0), "--out", "~/away", HOME=str(work), RAY_AUTH_TOKEN_PATH="")
-        wrong = work / "wrong"
-        wrong.write_text("f" * 64)
-        other = submit(cluster, work, *sweep(1, 0.0), RAY_AUTH_TOKEN_PATH=str(wrong))
-    for refused in (away, other):
+        nobody = {"HOME": str(work), "RAY_AUTH_TOKEN_PATH": ""}
+        without = submit(cluster, work, *sweep(1, 0.0), **nobody)
+        (work / "wrong").write_text("f" * 64)
+        wrong = submit(cluster, work, *sweep(1, 0.0), RAY_AUTH_TOKEN_PATH=str(work / "wrong"))
+    for refused in (without, wrong):
         assert refused.returncode == 2
         assert "asks for the cluster's token, and this machine has none or another" in refused.stderr
-    assert not (Path.home() / "away").exists()
+    assert [path.name for path in sorted((home / "there" / ".code" / "r").iterdir())] == ["neighbour.py", "slow.py"]
+    assert not (home / "runs").exists()  # nothing of the refused
+    there, here = home / "there" / "r", work / "runs" / "r"
+    assert (here / "events.jsonl").read_bytes() == (there / "events.jsonl").read_bytes()
+    assert len(hpo_ray.load_results(here)) == 2
 
 
 @pytest.mark.slow
