@@ -22,7 +22,8 @@ def visit(
 
     Args:
         overrides: Of an experiment whose data, weights and needs are to be looked at; none: only the machines.
-        address: ``auto`` or ``host:port``; None: this machine alone, and no Ray is started.
+        address: ``auto`` or ``host:port``; None: what ``ray.address`` among the overrides says, or else this machine
+            alone, and no Ray is started.
         storage: Where run directories are to lie.
         config_dir: The user's own choices.
 
@@ -32,6 +33,7 @@ def visit(
     Raises:
         InvalidInput: The experiment or the address is wrong, or the cluster cannot be joined.
     """
+    overrides, address = _addressed(overrides, address)
     place = storage if "://" in storage else str(Path(storage).expanduser().absolute())
     paths, needs = _asked(overrides, address, config_dir)
     if address is None:
@@ -48,6 +50,17 @@ def visit(
         head = str(ray.get_runtime_context().gcs_address)
         seen = {**gather.cluster(head, paths, place), "door": door, "needs": needs}
     return judge(seen), seen
+
+
+def _addressed(overrides: Sequence[str], address: str | None) -> tuple[list[str], str | None]:
+    """The overrides that are the experiment's own, and the cluster's address."""
+    said = {"ray=cluster": "auto"}
+    for text in overrides:
+        key, _, value = text.partition("=")
+        if key == "ray.address":
+            said[text] = value.strip()
+    given = [said[text] for text in overrides if text in said]
+    return [text for text in overrides if text not in said], address or (given[-1] if given else None)
 
 
 def _asked(

@@ -71,7 +71,7 @@ def test_every_sweep_that_it_shows_is_valid(name: str, in_tmp: Path) -> None:
     shown = [found.split()[1:] for line in joined.splitlines() for found in RUN.findall(line)]
     assert shown or name.startswith("Dockerfile") or name == "constraints.txt"
     for words in shown:
-        for option in {"--out", "--address"} & set(words):
+        for option in {"--out", "--address", "--follow"} & set(words):
             del words[words.index(option) : words.index(option) + 2]
         checked = [word for word in words if word not in ("--supervise", "…", "\\")]
         if checked:

@@ -162,8 +162,9 @@ def test_a_head_that_was_started_open_is_found_from_within(in_tmp: Path) -> None
     assert "hpo_ray.start_hook.closed" in client
 
 
-def test_a_wrong_address_is_a_mistake() -> None:
-    words = [sys.executable, "-m", "hpo_ray.cli", "doctor", "--address", "127.0.0.1:1"]
+@pytest.mark.parametrize("said", [["--address", "127.0.0.1:1"], ["experiment=digits", "ray.address=127.0.0.1:1"]])
+def test_a_wrong_address_is_a_mistake(said: list[str]) -> None:
+    words = [sys.executable, "-m", "hpo_ray.cli", "doctor", *said]
     done = subprocess.run(words, env=plain_environment(), capture_output=True, text=True, timeout=60)
     assert done.returncode == 2
     assert "--address: nothing answers at '127.0.0.1:1'" in done.stderr
