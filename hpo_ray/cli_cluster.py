@@ -147,7 +147,7 @@ def _followed(cluster: Jobs, job: str, run: str, again: str, as_json: bool) -> i
         note("the cluster's head has no `hpo-ray` on its PATH: install the package on every node")
     if status == "STOPPED":
         note(f"the job was stopped; the same `hpo-ray submit … --out {run}` goes on")
-        code = code or 130
+        code = 130
     _fetch(cluster, run, as_json)
     return code
 

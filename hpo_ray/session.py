@@ -122,7 +122,8 @@ def _start(scratch: Path, address: str | None, cpus: int, gpus: int) -> None:
         except Exception as error:
             message = (
                 f"no Ray cluster could be joined at '{address}' ({' '.join(str(error).split())[:200]}): start one "
-                f"with `ray start --head`, and give this machine its token (RAY_AUTH_TOKEN or ~/.ray/auth_token)"
+                f"with `ray start --head`, and give this machine its token (RAY_AUTH_TOKEN or ~/.ray/auth_token); "
+                "from a machine that is none of its nodes, use `hpo-ray submit`"
             )
             raise InvalidInput(Problem("ray.address", message)) from None
         return

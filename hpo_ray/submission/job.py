@@ -73,6 +73,8 @@ class Jobs:
             RunFailed: The cluster does not answer any more.
         """
         shown = 0
+        script = self._asked(lambda: self._client.get_job_info(job)).entrypoint
+        echo = f"Running entrypoint for job {job}: {script}\n"
 
         async def tail() -> None:
             nonlocal shown
@@ -82,7 +84,7 @@ class Jobs:
                 at += len(text)
                 shown = max(shown, at)
                 if new:
-                    write(new)
+                    write(new.replace(echo, ""))
 
         while True:
             with contextlib.suppress(RuntimeError, OSError):  # a tunnel that broke: the status says whether to go on
