@@ -83,11 +83,17 @@ def test_a_run_is_sent_followed_and_fetched_and_nobody_gets_in_without_the_token
         assert "left out as secrets: .env, notes.txt" in done.stderr
         nobody = {"HOME": str(work), "RAY_AUTH_TOKEN_PATH": ""}
         without = submit(cluster, work, *sweep(1, 0.0), **nobody)
+        environment = {name: value for name, value in (cluster.client | nobody).items() if value}
+        looking = [sys.executable, "-m", "hpo_ray.cli", "doctor", "--address", cluster.address]
+        blind = subprocess.run(looking, env=environment, capture_output=True, text=True, timeout=90)
+        seeing = subprocess.run(looking, env=cluster.client, capture_output=True, text=True, timeout=90)
         (work / "wrong").write_text("f" * 64)
         wrong = submit(cluster, work, *sweep(1, 0.0), RAY_AUTH_TOKEN_PATH=str(work / "wrong"))
     for refused in (without, wrong):
         assert refused.returncode == 2
         assert "asks for the cluster's token, and this machine has none or another" in refused.stderr
+    assert (blind.returncode, "no Ray cluster could be joined" in blind.stderr) == (2, True)
+    assert (seeing.returncode, "all is well" in seeing.stdout) == (0, True), seeing.stdout + seeing.stderr
     assert [path.name for path in sorted((home / "there" / ".code" / "r").iterdir())] == ["neighbour.py", "slow.py"]
     assert not (home / "runs").exists()  # nothing of the refused
     there, here = home / "there" / "r", work / "runs" / "r"
