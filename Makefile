@@ -24,6 +24,8 @@ demo: $(STAMP)   ## Run the main job: 24 trials with ASHA on bundled handwritten
 
 # These compute, the others mostly wait for Ray: side by side they take hardly longer than the longer half.
 WITHOUT_RAY := tests/data tests/domains tests/gp tests/loggers tests/models tests/report tests/results tests/training \
+	tests/doctor/test_judge.py tests/submission/test_parcel.py tests/submission/test_request.py \
+	tests/cluster/test_files.py tests/cluster/test_launchers.py tests/cluster/test_manifests.py \
 	tests/test_bad_input.py tests/test_config.py tests/test_layers.py tests/test_search_benchmarks.py \
 	tests/test_search_curves.py tests/test_space.py
 

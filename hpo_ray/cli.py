@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from hpo_ray import cli_models, cli_report, cli_results
+from hpo_ray import cli_cluster, cli_models, cli_report, cli_results
 from hpo_ray.console import Screen, guarded, note, print_json, show
 from hpo_ray.console import out as console
 from hpo_ray.errors import InvalidInput, Problem, RunFailed
@@ -256,6 +256,8 @@ app.command("export")(cli_results.export_command)
 app.command("predict")(cli_models.predict_command)
 app.command("evaluate")(cli_models.evaluate_command)
 app.command("export-weights")(cli_models.export_weights_command)
+app.command("submit")(cli_cluster.submit_command)
+app.command("doctor")(cli_cluster.doctor_command)
 
 
 def main() -> None:

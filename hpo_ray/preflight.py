@@ -239,7 +239,7 @@ def _check_machine(experiment: Experiment, problems: list[Problem]) -> None:
         message = f"{need.gpus_per_trial:g} GPUs for {need.workers_per_trial} workers: each needs whole ones of its own"
         problems.append(Problem("resources.gpus_per_trial", f"{message}; a multiple of the workers, or 0"))
     if experiment.ray.address is not None:
-        _check_address(experiment.ray.address, problems)
+        check_address(experiment.ray.address, problems)
         return
     slots = 1 if experiment.slots == "auto" else experiment.slots
     for resource, have in (("cpus", local_cpus()), ("gpus", local_gpus())):
@@ -253,7 +253,7 @@ def _check_machine(experiment: Experiment, problems: list[Problem]) -> None:
             problems.append(Problem("slots", f"{message}; at most {int(have // each)}, or a smaller {key}"))
 
 
-def _check_address(address: str, problems: list[Problem]) -> None:
+def check_address(address: str, problems: list[Problem]) -> None:
     """Something listens there: Ray itself would try for minutes."""
     if address == "auto":
         return

@@ -57,7 +57,12 @@ _TUNE_ENVIRONMENT = {
 
 @contextlib.contextmanager
 def ray_session(
-    *, address: str | None, cpus: int, gpus: int, on_lost: Callable[[str], bool] = lambda what: False
+    *,
+    address: str | None,
+    cpus: int,
+    gpus: int,
+    on_lost: Callable[[str], bool] = lambda what: False,
+    authenticated: bool = True,
 ) -> Iterator[Path]:
     """Hold a Ray session; yields a scratch folder that is deleted afterwards.
 
@@ -69,6 +74,7 @@ def ray_session(
         gpus: GPUs to offer, when started here.
         on_lost: Called from another thread when Ray itself has died, with what did, until the session is left, or
             until it says that this cannot be waited for: then this process ends at once, with exit code 1.
+        authenticated: False: look into a cluster that asks for no token, which would not understand one.
 
     Raises:
         InvalidInput: The cluster cannot be joined.
@@ -88,7 +94,7 @@ def ray_session(
                 with watching(_head(), partial(_lost_now, on_lost, scratch)):
                     yield scratch
                 return
-            with _authentication(scratch / _TOKEN if address is None else None), _silent():
+            with authentication(scratch / _TOKEN if address is None else None, on=authenticated), _silent():
                 lost = partial(_lost_now, on_lost, scratch)
                 try:
                     with contextlib.ExitStack() as watched:
@@ -116,7 +122,8 @@ def _start(scratch: Path, address: str | None, cpus: int, gpus: int) -> None:
         except Exception as error:
             message = (
                 f"no Ray cluster could be joined at '{address}' ({' '.join(str(error).split())[:200]}): start one "
-                f"with `ray start --head`, and give this machine its token (RAY_AUTH_TOKEN or ~/.ray/auth_token)"
+                f"with `ray start --head`, and give this machine its token (RAY_AUTH_TOKEN or ~/.ray/auth_token); "
+                "from a machine that is none of its nodes, use `hpo-ray submit`"
             )
             raise InvalidInput(Problem("ray.address", message)) from None
         return
@@ -169,14 +176,15 @@ def _head() -> str | None:
 
 
 @contextlib.contextmanager
-def _authentication(token: Path | None) -> Iterator[None]:
+def authentication(token: Path | None, *, on: bool = True) -> Iterator[None]:
     """Token authentication on, explicitly: Ray's own default differs by how a cluster was started.
 
     Args:
         token: Where to keep a token for a Ray of our own, 0600 (Ray's own file is 0644 in 2.60, readable by
             everyone); None: the cluster's token is the user's to provide.
+        on: False: off, as explicitly.
     """
-    values = {"RAY_AUTH_MODE": "token"}
+    values = {"RAY_AUTH_MODE": "token" if on else "disabled"}
     if token is not None:
         descriptor = os.open(token, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
         with os.fdopen(descriptor, "w") as file:

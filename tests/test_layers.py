@@ -35,6 +35,7 @@ ALLOWED: dict[str, set[str]] = {
     "searchers": {"errors", "space", "domains", "gp", "encoding", "results"},
     "watch": {"lock"},
     "session": {"errors", "lock", "watch"},
+    "start_hook": set(),
     "folders": {"errors", "journal"},
     "budgets": {"experiment", "tally"},
     "retries": {"experiment", "history"},
@@ -153,8 +154,12 @@ ALLOWED: dict[str, set[str]] = {
         "snapshot",
     },
     "cli_report": {"errors", "console", "history", "report", "screen"},
+    "doctor": {"errors", "config", "environment", "lr_range", "preflight", "session"},
+    "submission": {"errors", "config", "lr_range", "runner", "session"},
+    "cli_cluster": {"console", "doctor", "errors", "history", "journal", "submission"},
     "cli": {
         "errors",
+        "cli_cluster",
         "confirming",
         "refitting",
         "cli_models",
@@ -175,11 +180,27 @@ ALLOWED: dict[str, set[str]] = {
     },
     "__init__": {"api", "errors", "experiment", "results", "space", "trainables"},
 }
-RAY_ROOMS = {"session", "winner", "guide", "bridge", "stint", "schedulers", "searchers", "trainables"}
+RAY_ROOMS = {
+    "doctor",
+    "submission",
+    "session",
+    "winner",
+    "guide",
+    "bridge",
+    "stint",
+    "schedulers",
+    "searchers",
+    "trainables",
+}
 # `SearchSpace.to_ray` makes Ray's own objects, one domain at a time: that function imports them when it is called.
 RAY_LAZILY = {"domains"}
 # What runs inside a worker process must not bring Ray in.
 NO_RAY_MODULES = {
+    "doctor/facts.py",
+    "doctor/judge.py",
+    "doctor/safety.py",
+    "submission/parcel.py",
+    "submission/request.py",
     "trainables/trial.py",
     "trainables/worker.py",
     "trainables/process.py",

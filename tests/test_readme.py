@@ -53,6 +53,8 @@ def validated(command: list[str], folder: Path) -> int:
     """Exit code of a `run`, `config` or `lr-find` command, checked without running; photographs are here, GPUs may
     not be."""
     here = [re.sub(r"=/(?=photos|weights|data)", f"={folder}/", word) for word in command[2:]]
+    if "--out" in here:
+        del here[here.index("--out") : here.index("--out") + 2]
     words = [word for word in here if not word.startswith(("resources.gpus_per_trial=", "--supervise"))]
     if any(word.startswith("experiment=finetune") for word in words):  # torchvision's weights may be out of reach
         words = [f"model.weights={folder}/weights/convnext_tiny.pt", *words]

@@ -1,0 +1,1 @@
+"""The preflight of a cluster: what each node has (`facts`), how it is asked (`gather`), what that means (`judge`)."""
