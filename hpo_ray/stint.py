@@ -97,7 +97,9 @@ class Stint:
             with held:
                 self._unchanged(events)
                 if self._stored:
-                    self._there = holding.claim(self._stored, run_dir)
+                    before_us = [event.get("stored") for event in events if event["event"] == "run_started"]
+                    known_good = before_us[-1:] == [self._stored]
+                    self._there = holding.claim(self._stored, run_dir, self._note if known_good else None)
                 if before is not None:
                     self._note(f"taking over from {before}, which is gone")
                 self._drive(events, known, narrowed or {})

@@ -103,10 +103,10 @@ def _s3(uri: str) -> tuple[Any, str]:
     options |= {name: value.lower() in ("1", "true") for name, value in given.items() if name in _S3_FLAGS}
     if not options.keys() & {"region", "endpoint_override"}:
         options["region"] = resolve_s3_region(parts.netloc)
-    system = S3FileSystem(
-        **options,
-        connect_timeout=CONNECT_S,
-        request_timeout=REQUEST_S,
-        retry_strategy=AwsStandardS3RetryStrategy(max_attempts=ATTEMPTS),
-    )
+    options |= {"connect_timeout": CONNECT_S, "request_timeout": REQUEST_S}
+    options["retry_strategy"] = AwsStandardS3RetryStrategy(max_attempts=ATTEMPTS)
+    try:
+        system = S3FileSystem(**options, allow_delayed_open=True)  # a small file in one request, not three
+    except TypeError:  # an older pyarrow
+        system = S3FileSystem(**options)
     return system, (parts.netloc + unquote(parts.path)).rstrip("/")

@@ -7,6 +7,8 @@ from __future__ import annotations
 
 import contextlib
 import socket
+import time
+from collections.abc import Callable
 from pathlib import Path
 
 from hpo_ray import journal, lock, plain
@@ -16,6 +18,9 @@ from hpo_ray.storage.carrying import MANIFEST
 from hpo_ray.storage.store import Store, Unreachable
 
 KEY = "storage.uri"
+# A storage that was good and is away is tried again so often, and for so long where a run waits for it.
+RETRY_S = 2.0
+PATIENCE_S = 300.0
 
 
 def check_new(uri: str) -> None:
@@ -34,8 +39,13 @@ def check_new(uri: str) -> None:
         raise InvalidInput(Problem(KEY, _advised(error))) from None
 
 
-def claim(uri: str, run_dir: Path) -> list[str]:
+def claim(uri: str, run_dir: Path, say: Callable[[str], None] | None = None) -> list[str]:
     """Take a run's lock at its URI, as this machine's driver, which holds the one in `run_dir`.
+
+    Args:
+        uri: The run's.
+        run_dir: Its folder here.
+        say: Told once that the place, which was good before, cannot be reached: it is waited for. None: it is not.
 
     Returns:
         The checkpoints that are there, as paths from the run's folder.
@@ -43,19 +53,29 @@ def claim(uri: str, run_dir: Path) -> list[str]:
     Raises:
         InvalidInput: Another driver holds it, or has gone on with the run; or the place cannot be written to.
     """
-    store = Store(uri)
-    try:
-        _refuse_living(store)
-        with contextlib.suppress(FileNotFoundError):
-            there, here = store.read(journal.FILE_NAME), (run_dir / journal.FILE_NAME).read_bytes()
-            if not here.startswith(there):
-                way = f"`hpo-ray resume '{uri}'` in another folder goes on from there"
-                message = f"the run at '{store}' went on elsewhere, from what '{run_dir}' does not have: {way}"
-                raise InvalidInput(Problem("run", message))
-        store.write(lock.FILE_NAME, (run_dir / lock.FILE_NAME).read_bytes())
-        return checkpoints(store)
-    except Unreachable as error:
-        raise InvalidInput(Problem(KEY, _advised(error))) from None
+    store, deadline, said = Store(uri), time.monotonic() + PATIENCE_S, False
+    while True:
+        try:
+            return _claim(store, run_dir)
+        except Unreachable as error:
+            if say is None or time.monotonic() > deadline:
+                raise InvalidInput(Problem(KEY, _advised(error))) from None
+            if not said:
+                say(f"{error}; waiting for it, {PATIENCE_S:g} s at most")
+            said = True
+            time.sleep(RETRY_S)
+
+
+def _claim(store: Store, run_dir: Path) -> list[str]:
+    _refuse_living(store)
+    with contextlib.suppress(FileNotFoundError):
+        there, here = store.read(journal.FILE_NAME), (run_dir / journal.FILE_NAME).read_bytes()
+        if not here.startswith(there):
+            way = f"`hpo-ray resume '{store.uri}'` in another folder goes on from there"
+            message = f"the run at '{store}' went on elsewhere, from what '{run_dir}' does not have: {way}"
+            raise InvalidInput(Problem("run", message))
+    store.write(lock.FILE_NAME, (run_dir / lock.FILE_NAME).read_bytes())
+    return checkpoints(store)
 
 
 def catch_up(uri: str, run_dir: Path) -> None:

@@ -22,14 +22,12 @@ from typing import BinaryIO
 
 from hpo_ray import journal, lock
 from hpo_ray.storage.carrying import MANIFEST
+from hpo_ray.storage.holding import PATIENCE_S, RETRY_S
 from hpo_ray.storage.store import Store, Unreachable
 
 # A journal that grows is copied this often, but for one that takes long: at most a tenth of the time is spent copying.
 PERIOD_S = 5.0
 SHARE = 10.0
-# While the storage is away it is tried this often; at the end of a run for so long.
-RETRY_S = 2.0
-PATIENCE_S = 300.0
 # The processor is the trials'.
 _NICENESS = 10
 _LOOK_S = 0.2
@@ -195,7 +193,8 @@ class Copier:
                     who = lock.holder_of(json.loads(found))
                     self._say(f"storage '{self._store}': {who} has taken over the run, so that this driver ends")
                 with contextlib.suppress(OSError):
-                    lock.ask_to_stop(self._run_dir)
+                    if (self._run_dir / lock.FILE_NAME).read_bytes() == self._lock:  # else that driver works here
+                        lock.ask_to_stop(self._run_dir)
         return not self.superseded
 
     def _read(self) -> bytes:
@@ -235,7 +234,9 @@ def keep(run_dir: Path, uri: str) -> None:
         copier.step(now=True)
         if not (copier.complete or copier.superseded):
             if not said:
-                say(f"the end of the run is not yet at its storage: waiting for it, {PATIENCE_S:g} s at most")
+                say(
+                    f"the end of the run is not yet at its storage: waiting for it, {PATIENCE_S:g} s at most (Ctrl-C leaves that to the background)"
+                )
             said = True
             time.sleep(RETRY_S)
     if not (copier.complete or copier.superseded):
