@@ -97,6 +97,11 @@ class History:
     """The URI that the run is kept at besides; empty: none."""
 
     @property
+    def checkpoints(self) -> set[str]:
+        """All that were reported, as paths from the run's folder; most may have been deleted since."""
+        return {path for trial in self.trials.values() for path in trial.checkpoints.values()}
+
+    @property
     def metric(self) -> str:
         return str(self.experiment.get("metric", ""))
 

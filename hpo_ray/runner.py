@@ -127,7 +127,7 @@ def resume(
             text = f"'{run_dir}' is complete: {', '.join(overrides)} has nothing to change; --add-trials N adds trials"
             listener({"event": "note", "text": text, "time": time.time()}, history)
         if stored:
-            holding.catch_up(stored, run_dir)
+            holding.catch_up(stored, run_dir, history.checkpoints)
         return history
     payload = pack(objective or objective_of(experiment))
     return _kept(Stint(experiment, payload, run_dir.absolute(), listener, stored).drive(log.events, None))

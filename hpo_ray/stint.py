@@ -121,6 +121,8 @@ class Stint:
         log = self._log
         self._driver = driver = Driver(self._experiment, log, self._history, self._keeper, self._stored)
         driver.replay(events)
+        if self._stored:
+            holding.carry(self._stored, self._history.run_dir, self._history.checkpoints, self._there)
         learned: dict[str, Any] = {"prior": known.observations} if known is not None else {}
         if narrowed:
             learned["narrowed"] = dict(narrowed)

@@ -67,10 +67,6 @@ def same_frames(one: str | Path, other: str | Path) -> None:
         pd.testing.assert_frame_equal(load_results(one, level=level), load_results(other, level=level))
 
 
-def kept(run: History) -> set[str]:
-    return {path for trial in run.trials.values() for path in trial.checkpoints.values()}
-
-
 # The words
 
 
@@ -238,7 +234,7 @@ def test_a_run_is_kept_at_a_uri_and_goes_on_from_there_in_another_folder(tmp_pat
     run = runner.start(plan, objective=saving(), out=tmp_path / "a" / "r")
     there = Store(f"{base}/r")
     assert (tmp_path / "store/r" / journal.FILE_NAME).read_bytes() == (run.run_dir / journal.FILE_NAME).read_bytes()
-    assert set(holding.checkpoints(there)) == kept(run) != set()
+    assert set(holding.checkpoints(there)) == run.checkpoints != set()
     assert not (tmp_path / "store/r" / lock.FILE_NAME).exists()
     same_frames(f"{base}/r", run.run_dir)
     with pytest.raises(InvalidInput, match="already holds a run called 'r'"):
@@ -261,6 +257,10 @@ def test_a_run_is_kept_at_a_uri_and_goes_on_from_there_in_another_folder(tmp_pat
     same_frames(f"{base}/r", again.path)
     with pytest.raises(InvalidInput, match="leave it out"):
         resume(again.path, saving(), out=tmp_path / "c")
+    # A place that it gets later has all of it.
+    moved = resume(again.path, saving(), f"storage.uri=file://{tmp_path}/later", add_trials=1)
+    same_frames(f"file://{tmp_path}/later/r", again.path)
+    assert set(holding.checkpoints(Store(f"file://{tmp_path}/later/r"))) == moved.checkpoints
 
 
 def _two(folder: Path) -> None:
@@ -293,7 +293,7 @@ def test_an_outage_delays_a_sweep_and_loses_nothing(tmp_path: Path) -> None:
     assert waits
     assert all(note.endswith("once it can be it goes on") for note in waits)
     same_frames(f"file://{place}/r", run.run_dir)
-    assert set(holding.checkpoints(Store(f"file://{place}/r"))) == kept(run)
+    assert set(holding.checkpoints(Store(f"file://{place}/r"))) == run.checkpoints
 
 
 # S3
@@ -425,7 +425,7 @@ def test_s3_a_killed_sweep_goes_on_on_another_machine_through_an_outage(
     assert not any(trial.attempt > 1 for trial in _history(second).trials.values())
     run = _history(second)
     Keeper(run, 5).clear()
-    assert set(holding.checkpoints(store)) == kept(run) != set()
+    assert set(holding.checkpoints(store)) == run.checkpoints != set()
     assert store.changed(lock.FILE_NAME) is None
 
 

@@ -8,13 +8,13 @@ from __future__ import annotations
 import contextlib
 import socket
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from pathlib import Path
 
 from hpo_ray import journal, lock, plain
 from hpo_ray.errors import InvalidInput, Problem
 from hpo_ray.storage import address
-from hpo_ray.storage.carrying import MANIFEST
+from hpo_ray.storage.carrying import MANIFEST, push
 from hpo_ray.storage.store import Store, Unreachable
 
 KEY = "storage.uri"
@@ -78,8 +78,31 @@ def _claim(store: Store, run_dir: Path) -> list[str]:
     return checkpoints(store)
 
 
-def catch_up(uri: str, run_dir: Path) -> None:
-    """Bring the journal at the URI up to date with that of a run which has ended.
+def carry(uri: str, run_dir: Path, paths: Iterable[str], there: Iterable[str]) -> None:
+    """Copy the checkpoints to a URI that it does not have: the run has not been kept there from its beginning.
+
+    Args:
+        uri: The run's.
+        run_dir: Its folder here.
+        paths: The checkpoints, from there. Those that do not lie here are left out.
+        there: Those that the URI has.
+
+    Raises:
+        InvalidInput: The place cannot be written to, or a checkpoint cannot be read.
+    """
+    store = Store(uri)
+    try:
+        for path in set(paths) - set(there):
+            if (run_dir / path / MANIFEST).is_file():
+                push(store, path, run_dir / path)
+    except Unreachable as error:
+        raise InvalidInput(Problem(KEY, _advised(error))) from None
+    except OSError as error:
+        raise InvalidInput(Problem("run", f"'{run_dir}' cannot be read: {error.strerror}")) from None
+
+
+def catch_up(uri: str, run_dir: Path, paths: Iterable[str]) -> None:
+    """Bring what is at the URI up to date with a run which has ended; `paths`: its checkpoints, from its folder.
 
     Raises:
         InvalidInput: The run went on elsewhere, or the place cannot be written to.
@@ -91,6 +114,7 @@ def catch_up(uri: str, run_dir: Path) -> None:
             there = store.read(journal.FILE_NAME)
         if there is None or (here != there and here.startswith(there)):
             _refuse_living(store)
+            carry(uri, run_dir, paths, checkpoints(store))
             store.write(journal.FILE_NAME, here)
     except Unreachable as error:
         raise InvalidInput(Problem(KEY, _advised(error))) from None

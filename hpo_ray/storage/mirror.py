@@ -235,7 +235,8 @@ def keep(run_dir: Path, uri: str) -> None:
         if not (copier.complete or copier.superseded):
             if not said:
                 say(
-                    f"the end of the run is not yet at its storage: waiting for it, {PATIENCE_S:g} s at most (Ctrl-C leaves that to the background)"
+                    f"the run's end is not yet at its storage: waiting for it, {PATIENCE_S:g} s at most "
+                    "(Ctrl-C leaves that to the background)"
                 )
             said = True
             time.sleep(RETRY_S)
