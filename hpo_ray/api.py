@@ -128,14 +128,16 @@ def resume(
     *,
     add_trials: int = 0,
     overrides: Sequence[str] = (),
+    out: str | os.PathLike[str] | None = None,
 ) -> Run:
     """Go on with a run that was interrupted, stopped, failed or killed, or add trials to one that is complete.
 
     Args:
-        path: The run directory.
+        path: The run directory; or a run's URI, ``<storage.uri>/<name>``, from which it is brought to this machine.
         train: The objective, where the run was started with one from Python; None: what the run's journal names.
         add_trials: So many trials more than it was to have.
         overrides: What may change: ``["stop.wall_time_s=7200", "slots=1", "retry.max_retries=0"]``.
+        out: Of a run at a URI: the folder to bring it to; default ``runs/<name>``.
 
     Returns:
         The finished run.
@@ -145,7 +147,15 @@ def resume(
         RunFailed: As for `run`.
     """
     objective = {} if train is None else {"objective": train}
-    return Run(runner.resume(Path(path), add_trials=add_trials, overrides=overrides, **objective))
+    return Run(
+        runner.resume(
+            os.fspath(path),
+            out=None if out is None else Path(out),
+            add_trials=add_trials,
+            overrides=overrides,
+            **objective,
+        )
+    )
 
 
 def refit(

@@ -55,8 +55,18 @@ def seed_of(experiment: Experiment, trial: TrialRecord) -> int:
     return trial_seed(experiment.seed, int(trial.state.get("repeat", trial.trial_id)))
 
 
-def spec_of(experiment: Experiment, run_dir: Path, trial: TrialRecord, checkpoints: Sequence[Path]) -> dict[str, Any]:
-    """A trial's `TrialSpec` as plain data. `checkpoints`: what the attempt can start from, the newest first."""
+def spec_of(
+    experiment: Experiment, run_dir: Path, trial: TrialRecord, checkpoints: Sequence[Path], stored: str = ""
+) -> dict[str, Any]:
+    """A trial's `TrialSpec` as plain data.
+
+    Args:
+        experiment: The run's.
+        run_dir: The run's folder.
+        trial: The trial, its `attempt` the one to come.
+        checkpoints: What the attempt can start from, the newest first.
+        stored: The URI that the run is kept at besides; empty: none.
+    """
     return {
         "id": trial.trial_id,
         "config": experiment.trial_config(trial.config, trial.state.get("repeat")),
@@ -70,6 +80,7 @@ def spec_of(experiment: Experiment, run_dir: Path, trial: TrialRecord, checkpoin
         "micro_batches": trial.micro_batches,
         "timeout_s": experiment.retry.timeout_s,
         "workers": experiment.resources.workers_per_trial,
+        "stored": stored,
     }
 
 

@@ -14,6 +14,8 @@ from typing import TYPE_CHECKING, Any
 from hpo_ray import history
 from hpo_ray.errors import InvalidInput, Problem
 from hpo_ray.experiment import Experiment
+from hpo_ray.storage import carrying
+from hpo_ray.storage.store import Store
 from hpo_ray.trainables import TRAINABLES
 
 if TYPE_CHECKING:
@@ -63,11 +65,25 @@ def load(run_dir: Path, trial_id: str | None = None) -> BestModel:
     trial, row = run.pick(trial_id)
     path = trial.checkpoints.get((row.attempt, row.fidelity))
     folder = run_dir / path if path is not None else None
+    if folder is not None and path is not None and run.stored and not folder.is_dir():
+        _bring(run.stored, path, folder)
     if folder is None or not folder.is_dir():
         kept = f"the checkpoints of the best {experiment.storage.keep_checkpoints} reports are kept"
         raise InvalidInput(Problem("trial", f"the checkpoint of trial '{trial.trial_id}' is not there: {kept}"))
     config = experiment.trial_config(trial.config)
     return BestModel(trial.trial_id, config, folder, importlib.import_module(name), run_dir)
+
+
+def _bring(stored: str, path: str, folder: Path) -> None:
+    """Fetch a checkpoint that another machine saved, from where the run is kept besides.
+
+    Raises:
+        InvalidInput: That cannot be reached.
+    """
+    try:
+        carrying.pull(Store(stored), path, folder)
+    except OSError as error:
+        raise InvalidInput(Problem("trial", str(error))) from None
 
 
 @dataclass(frozen=True)

@@ -82,22 +82,33 @@ def run_command(
 
 @app.command("resume")
 def resume_command(
-    run_dir: RunDir,
+    run: Annotated[
+        str, typer.Argument(help="A run directory; or a run's URI, e.g. s3://bucket/folder/NAME.", metavar="RUN")
+    ],
     changes: Changes = None,
     add_trials: AddTrials = 0,
     quiet: Quiet = False,
     as_json: AsJson = False,
     supervise: Supervise = False,
     restarts: Restarts = 5,
+    out: Annotated[
+        Path | None, typer.Option("--out", help="Of a run at a URI: the folder to bring it to; default runs/NAME.")
+    ] = None,
 ) -> int:
     """Go on with a run that was interrupted, stopped, failed or killed, or add trials to one that is complete."""
     if supervise:
+        from hpo_ray.storage import address, holding
+
+        run_dir = Path(run)
+        if address.is_uri(run):
+            run_dir = holding.bring(run, out)
+            changes = [f"storage.uri={address.split(run)[0]}", *(changes or [])]
         options = ["--add-trials", str(add_trials)] if add_trials else []
         return _supervised(run_dir, ["resume", str(run_dir), *(changes or []), *options], quiet, as_json, restarts)
     from hpo_ray import runner
 
     with _answered(as_json), Screen(quiet or as_json) as listener:
-        history = runner.resume(run_dir, add_trials=add_trials, overrides=changes or [], listener=listener)
+        history = runner.resume(run, out=out, add_trials=add_trials, overrides=changes or [], listener=listener)
     show(history, as_json)
     return 0
 

@@ -38,7 +38,9 @@ class Driver:
         notes: Lines that a user should see and no reader of the journal needs; emptied by whoever shows them.
     """
 
-    def __init__(self, experiment: Experiment, journal: Journal, history: History, keeper: Keeper) -> None:
+    def __init__(
+        self, experiment: Experiment, journal: Journal, history: History, keeper: Keeper, stored: str = ""
+    ) -> None:
         """Make a driver with its searcher and its scheduler.
 
         Args:
@@ -46,6 +48,7 @@ class Driver:
             journal: Where events go; `history` must follow it.
             history: The run so far: new, or to be brought back by `replay`.
             keeper: Knows which checkpoints there are; must follow the journal too.
+            stored: The URI that the run is kept at besides; empty: none.
         """
         self.experiment = experiment
         self.failure: BaseException | None = None
@@ -54,6 +57,7 @@ class Driver:
         self._journal = journal
         self._history = history
         self._keeper = keeper
+        self._stored = stored
         self._guide = Guide(experiment)
         self._exhausted = False
         self._next_trial = 0
@@ -126,7 +130,8 @@ class Driver:
         trial.attempt = next_number(self._history.run_dir, trial)
         self._attempts[ray_id] = trial
         # Those that were reported: what a dead attempt saved after its last report never happened.
-        spec = spec_of(self.experiment, self._history.run_dir, trial, self._keeper.usable(trial))
+        usable = self._keeper.usable(trial)
+        spec = spec_of(self.experiment, self._history.run_dir, trial, usable, self._stored)
         return {"spec": spec, "bundles": bundles_of(self.experiment, trial)}
 
     def judge(self, ray_id: str, result: dict[str, Any]) -> bool:
@@ -139,7 +144,7 @@ class Driver:
             return True  # an attempt that was given up speaks too late
         if "paused" in result:
             if ray_id not in self._paused:  # it says so again and again
-                self.notes.append(f"trial {trial.trial_id} waits: {result['paused']}; once there is some it goes on")
+                self.notes.append(f"trial {trial.trial_id} waits: {result['paused']} it goes on")
             self._paused.add(ray_id)
         elif "ended" in result:
             self._ends[ray_id] = result["ended"]

@@ -82,6 +82,7 @@ def _fidelity(event: Event, key: str) -> None:
 def _run_started(event: Event) -> None:
     experiment = event["experiment"]
     _need(isinstance(experiment, dict), isinstance(event.get("environment", {}), dict))
+    _text(event, "stored")
     for key in ("name", "metric", "mode", "fidelity"):
         _need(isinstance(experiment.get(key), str | None))
     for key in ("trials", "seed", "folds", "repeats"):

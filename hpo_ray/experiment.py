@@ -110,10 +110,12 @@ class PriorConfig(Section):
 
 
 class StorageConfig(Section):
-    """What is kept on disk."""
+    """What is kept, and where besides the run directory."""
 
     keep_checkpoints: Count = 5
     """Checkpoints kept over all trials, the best by the metric; beside them what unfinished trials need to go on."""
+    uri: str | None = None
+    """A folder on a file system of pyarrow's, e.g. ``s3://bucket/folder``: the run is kept at ``<uri>/<run>`` too."""
 
 
 class RaceConfig(Section):

@@ -93,6 +93,13 @@ class History:
     ended: Event | None = None
     damaged: int = 0
     tally: Tally = field(default_factory=Tally)
+    stored: str = ""
+    """The URI that the run is kept at besides; empty: none."""
+
+    @property
+    def checkpoints(self) -> set[str]:
+        """All that were reported, as paths from the run's folder; most may have been deleted since."""
+        return {path for trial in self.trials.values() for path in trial.checkpoints.values()}
 
     @property
     def metric(self) -> str:
@@ -140,7 +147,7 @@ class History:
         kind = event["event"]
         if kind == "run_started":
             self.experiment, self.environment = event["experiment"], event.get("environment", {})
-            self.ended = None
+            self.ended, self.stored = None, event.get("stored", "")
         elif kind == "run_ended":
             self.ended = event
             self.interrupt()

@@ -8,6 +8,7 @@ from __future__ import annotations
 import bisect
 import math
 import shutil
+from collections.abc import Callable, Iterable
 from pathlib import Path
 
 from hpo_ray.history import UNFINISHED, History, TrialRecord
@@ -24,24 +25,32 @@ class Keeper:
 
     def __init__(self, history: History, keep: int) -> None:
         """Args: the run, and how many of its best trials keep a checkpoint."""
+        # Called with each path, from the run's folder, that is deleted here: it may lie elsewhere too.
+        self.forget: Callable[[str], None] = lambda path: None
         self._history = history
         self._keep = keep
         # (loss, trial) of ended trials that have a checkpoint, the best first.
         self._best: list[tuple[float, str]] = []
 
-    def clear(self) -> None:
-        """Bring the run directory to order after a driver that died: to be called once, when `history` is complete."""
+    def clear(self, stored: Iterable[str] = ()) -> None:
+        """Bring the run directory to order after a driver that died: to be called once, when `history` is complete.
+
+        Args:
+            stored: The checkpoints that lie elsewhere: those that are not needed are forgotten.
+        """
         for trial in self._history.trials.values():
             if trial.status not in UNFINISHED:
                 self._rank(trial)
         kept = {trial_id for _, trial_id in self._best[: self._keep]}
         del self._best[self._keep :]
-        for folder in self._history.run_dir.glob("trials/*"):
-            known = self._history.trials.get(folder.name)
-            if known is not None:
-                unfinished = known.status in UNFINISHED
-                needed = self._needed(known) if unfinished else self._only(known, known.trial_id in kept)
-                self._delete_others(folder, needed)
+        all_needed: set[str] = set()
+        for known in self._history.trials.values():
+            unfinished = known.status in UNFINISHED
+            needed = self._needed(known) if unfinished else self._only(known, known.trial_id in kept)
+            all_needed |= needed
+            self._delete_others(self._history.run_dir / "trials" / known.trial_id, needed)
+        for path in set(stored) - all_needed:
+            self.forget(path)
 
     def follow(self, event: Event) -> None:
         """Take an event into account that the history has taken in."""
@@ -99,6 +108,7 @@ class Keeper:
     def _prune(self, trial: TrialRecord, needed: set[str]) -> None:
         for path in set(trial.checkpoints.values()) - needed:
             shutil.rmtree(self._history.run_dir / path, ignore_errors=True)
+            self.forget(path)
         for key in [key for key, path in trial.checkpoints.items() if path not in needed]:
             del trial.checkpoints[key]
 

@@ -23,6 +23,7 @@ from hpo_ray.schedulers import SCHEDULERS
 from hpo_ray.searchers import SEARCHERS
 from hpo_ray.space import SearchSpace
 from hpo_ray.space_check import check_space
+from hpo_ray.storage import address as storage_address
 from hpo_ray.trainable_check import check_trainable, with_rungs
 from hpo_ray.trainables import TRAINABLES
 from hpo_ray.wording import problems_of
@@ -50,7 +51,7 @@ def check(document: Document, *, has_objective: bool = False) -> Experiment:
     _fill_defaults(data)
     _resolve_paths(data)
     experiment = _build(data, problems)
-    for part in (_check_names, _check_loggers, _check_scheduler, _check_metric, _check_fractions):
+    for part in (_check_names, _check_loggers, _check_storage, _check_scheduler, _check_metric, _check_fractions):
         part(data, problems)
     if experiment is not None and space is not None:
         _check_searched(document, space, problems)
@@ -150,6 +151,14 @@ def _check_loggers(data: dict[str, Any], problems: list[Problem]) -> None:
             problems.append(problem)
         elif names.count(name) > 1:
             problems.append(Problem("loggers", f"'{name}' is there twice: once is enough"))
+
+
+def _check_storage(data: dict[str, Any], problems: list[Problem]) -> None:
+    """Something can be kept there, as far as its words say; whether it is there is seen when a run starts."""
+    uri = _get(data, "storage", "uri")
+    wrong = storage_address.problem_of(uri) if isinstance(uri, str) else ""
+    if wrong:
+        problems.append(Problem("storage.uri", wrong))
 
 
 def _check_scheduler(data: dict[str, Any], problems: list[Problem]) -> None:

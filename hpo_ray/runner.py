@@ -16,6 +16,7 @@ from hpo_ray.folders import new_run_dir
 from hpo_ray.history import History, fold
 from hpo_ray.preflight import check
 from hpo_ray.stint import Listener, Stint
+from hpo_ray.storage import address, holding
 from hpo_ray.trainables import TRAINABLES
 from hpo_ray.trainables.function import load_target, pack
 
@@ -58,12 +59,22 @@ def start(
 
     payload = pack(objective or objective_of(experiment))
     known = prior.load(experiment) if experiment.prior.runs else None
-    return _kept(Stint(experiment, payload, new_run_dir(experiment.name, out), listener).drive([], known, narrowed))
+    run_dir, stored = new_run_dir(experiment.name, out), ""
+    if experiment.storage.uri is not None:
+        stored = address.join(experiment.storage.uri, run_dir.name)
+        try:
+            holding.check_new(stored)
+        except InvalidInput:
+            with contextlib.suppress(OSError):
+                run_dir.rmdir()  # it is empty
+            raise
+    return _kept(Stint(experiment, payload, run_dir, listener, stored).drive([], known, narrowed))
 
 
 def resume(
-    run_dir: Path,
+    run: str | Path,
     *,
+    out: Path | None = None,
     add_trials: int = 0,
     overrides: Sequence[str] = (),
     objective: Objective | None = None,
@@ -75,7 +86,8 @@ def resume(
     are brought back from the journal.
 
     Args:
-        run_dir: The run's folder.
+        run: The run's folder; or the URI that it is kept at, from which it is brought to this machine.
+        out: Of a run at a URI: the folder to bring it to; None: ``runs/<name>``.
         add_trials: So many trials more than it was to have.
         overrides: ``key=value`` of the sections in `AMENDABLE`.
         objective: The function itself, where the run was given one from Python; None: what ``trainable`` names.
@@ -86,6 +98,10 @@ def resume(
             wrong; and as for `start`.
         RunFailed: As for `start`.
     """
+    uri = str(run) if address.is_uri(str(run)) else ""
+    if out is not None and not uri:
+        raise InvalidInput(Problem("--out", "a run on this machine goes on in its own folder: leave it out"))
+    run_dir = holding.bring(uri, out) if uri else Path(run)
     log = journal.read(run_dir)
     history = fold(run_dir.absolute(), log.events, log.damaged)
     if not history.experiment:
@@ -95,7 +111,12 @@ def resume(
     if living is not None:
         message = f"'{run_dir}' is still running ({living}): stop it first with `hpo-ray stop {run_dir}`"
         raise InvalidInput(Problem("run", message))
-    experiment = _amended(history.experiment, add_trials, overrides, has_objective=objective is not None)
+    changes = [f"storage.uri={address.split(uri)[0]}", *overrides] if uri else overrides
+    experiment = _amended(history.experiment, add_trials, changes, has_objective=objective is not None)
+    stored = ""
+    if experiment.storage.uri is not None:
+        name = address.split(uri or history.stored)[1] or run_dir.absolute().name
+        stored = address.join(experiment.storage.uri, name)
     more = experiment.trials is None or experiment.trials > len(history.trials)
     if (
         history.ended is not None
@@ -105,9 +126,11 @@ def resume(
         if overrides and listener is not None:
             text = f"'{run_dir}' is complete: {', '.join(overrides)} has nothing to change; --add-trials N adds trials"
             listener({"event": "note", "text": text, "time": time.time()}, history)
+        if stored:
+            holding.catch_up(stored, run_dir, history.checkpoints)
         return history
     payload = pack(objective or objective_of(experiment))
-    return _kept(Stint(experiment, payload, run_dir.absolute(), listener).drive(log.events, None))
+    return _kept(Stint(experiment, payload, run_dir.absolute(), listener, stored).drive(log.events, None))
 
 
 def _kept(run: History) -> History:

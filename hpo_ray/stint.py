@@ -22,6 +22,8 @@ from hpo_ray.lock import Lock
 from hpo_ray.loggers.background import Background
 from hpo_ray.session import INTERRUPTION, ray_session
 from hpo_ray.snapshot import Snapshots
+from hpo_ray.storage import holding
+from hpo_ray.storage.mirror import Mirror
 
 if TYPE_CHECKING:
     from ray.tune import Tuner
@@ -57,11 +59,17 @@ def slots_of(experiment: Experiment) -> int:
 class Stint:
     """One driver's work on one run directory."""
 
-    def __init__(self, experiment: Experiment, payload: bytes, run_dir: Path, listener: Listener | None) -> None:
+    def __init__(
+        self, experiment: Experiment, payload: bytes, run_dir: Path, listener: Listener | None, stored: str = ""
+    ) -> None:
+        """Args: what to run, the objective, where, who is told, and the URI that the run is kept at besides."""
         self._experiment = experiment
         self._payload = payload
         self._history = History(run_dir)
         self._listener = listener
+        self._stored = stored
+        self._mirror: Mirror | None = None
+        self._there: list[str] = []
         self._keeper = Keeper(self._history, experiment.storage.keep_checkpoints)
         self._snapshots = Snapshots(run_dir)
         self._thread = threading.current_thread()
@@ -88,6 +96,10 @@ class Stint:
                 raise InvalidInput(Problem("run", message)) from None
             with held:
                 self._unchanged(events)
+                if self._stored:
+                    before_us = [event.get("stored") for event in events if event["event"] == "run_started"]
+                    known_good = before_us[-1:] == [self._stored]
+                    self._there = holding.claim(self._stored, run_dir, self._note if known_good else None)
                 if before is not None:
                     self._note(f"taking over from {before}, which is gone")
                 self._drive(events, known, narrowed or {})
@@ -107,21 +119,28 @@ class Stint:
         from hpo_ray.driver import Driver  # imports Ray
 
         log = self._log
-        self._driver = driver = Driver(self._experiment, log, self._history, self._keeper)
+        self._driver = driver = Driver(self._experiment, log, self._history, self._keeper, self._stored)
         driver.replay(events)
+        if self._stored:
+            holding.carry(self._stored, self._history.run_dir, self._history.checkpoints, self._there)
         learned: dict[str, Any] = {"prior": known.observations} if known is not None else {}
         if narrowed:
             learned["narrowed"] = dict(narrowed)
+        if self._stored:
+            learned["stored"] = self._stored
         started = log.append(
             "run_started", experiment=self._experiment.model_dump(), environment=environment(), **learned
         )
         self._loggers = Background(self._history.run_dir, self._experiment.loggers)
+        if self._stored:
+            self._mirror = Mirror(self._history.run_dir, self._stored)
+            self._keeper.forget = self._mirror.forget
         try:
             reasons = [f"space.{name}={found['range']}: {found['reason']}" for name, found in narrowed.items()]
             for note in [*reasons, *(known.notes if known is not None else ())]:
                 self._note(note)
             driver.learn(started.get("prior", ()))
-            self._keeper.clear()
+            self._keeper.clear(self._there)
             driver.take_over()
             self._fit()
         except BaseException as error:
@@ -136,6 +155,9 @@ class Stint:
             self._snapshots.write(self._history.tally, log.offset)
             self._loggers.close(LOGGERS_S)
             self._pass_on()
+            if self._mirror is not None:
+                self._mirror.close(self._pass_on)
+                self._pass_on()
 
     def _give_up(self, failure: BaseException) -> None:
         """Write down that the run ended, and why."""
@@ -249,9 +271,10 @@ class Stint:
             self._listener(event, self._history)
 
     def _pass_on(self) -> None:
-        """Tell what the loggers have to say."""
-        while not self._loggers.messages.empty():
-            self._note(self._loggers.messages.get())
+        """Tell what the loggers and the storage have to say."""
+        for messages in (self._loggers.messages, *([self._mirror.messages] if self._mirror is not None else [])):
+            while not messages.empty():
+                self._note(messages.get())
 
     def _note(self, text: str) -> None:
         if self._listener is not None:

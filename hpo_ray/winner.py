@@ -8,6 +8,8 @@ from typing import Any
 
 from hpo_ray.experiment import Experiment
 from hpo_ray.history import History
+from hpo_ray.storage import carrying
+from hpo_ray.storage.store import Store
 from hpo_ray.trainables import TRAINABLES
 
 
@@ -28,16 +30,21 @@ def try_winner(experiment: Experiment, history: History) -> dict[str, Any]:
 
     resources = experiment.resources
     device = "cuda" if resources.gpus_per_trial > 0 else "cpu"
-    config = experiment.trial_config(trial.config)
+    config, pieces = experiment.trial_config(trial.config), trial.micro_batches
+    name = (history.stored, path)
     try:
         task = ray.remote(_errors_on_test).options(num_cpus=resources.cpus_per_trial, num_gpus=resources.gpus_per_trial)
-        test = ray.get(task.remote(module, config, str(history.run_dir / path), device, trial.micro_batches))
+        test = ray.get(task.remote(module, config, str(history.run_dir / path), device, pieces, name))
     except Exception as error:
         return {"test_failure": " ".join(str(error).split())[-500:]}
     return {"test": test}
 
 
-def _errors_on_test(module: str, config: dict[str, Any], checkpoint: str, device: str, pieces: int) -> dict[str, Any]:
-    """Runs as a Ray task."""
+def _errors_on_test(
+    module: str, config: dict[str, Any], checkpoint: str, device: str, pieces: int, stored: tuple[str, str]
+) -> dict[str, Any]:
+    """Runs as a Ray task, perhaps not where the checkpoint was saved; `stored`: the run's URI, and its path there."""
+    if stored[0] and not Path(checkpoint).is_dir():
+        carrying.pull(Store(stored[0]), stored[1], Path(checkpoint))
     result: dict[str, Any] = importlib.import_module(module).errors_on_test(config, Path(checkpoint), device, pieces)
     return result

@@ -16,6 +16,7 @@ from typing import Any, BinaryIO
 
 from hpo_ray import journal, plain
 from hpo_ray.errors import InvalidInput, Problem
+from hpo_ray.storage import address
 
 _MAGIC = re.compile(r"[*?\[]")
 # What Ray Tune puts into an experiment's folder: its state, readable, and a pickle that is never opened.
@@ -131,22 +132,14 @@ def _rooted(text: str) -> tuple[Place, list[str]]:
         return Place(head), tail
     from pyarrow.fs import LocalFileSystem
 
-    address, question, options = text.partition("?")  # in a URI it begins the options
-    scheme, _, rest = address.partition("://")
+    place, question, options = text.partition("?")  # in a URI it begins the options
+    scheme, _, rest = place.partition("://")
     head, tail = _split(rest, re.compile(r"[*\[]"))
     try:
-        system, path = opened(f"{scheme}://{head}{question}{options}")
+        system, path = address.opened(f"{scheme}://{head}{question}{options}")
     except (ValueError, OSError, NotImplementedError) as error:
         raise InvalidInput(Problem("run", f"'{text}' cannot be opened: {str(error).splitlines()[0]}")) from None
     return Place(path, None if isinstance(system, LocalFileSystem) else system), tail
-
-
-def opened(uri: str) -> tuple[Any, str]:
-    """The file system that a URI names, and the path there."""
-    from pyarrow.fs import FileSystem
-
-    found: tuple[Any, str] = FileSystem.from_uri(uri)
-    return found
 
 
 def _split(text: str, magic: re.Pattern[str] = _MAGIC) -> tuple[str, list[str]]:

@@ -12,9 +12,14 @@ import time
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
+from typing import TypeVar
 
+from hpo_ray.storage import carrying
+from hpo_ray.storage.store import Store, Unreachable
 from hpo_ray.trainables import checkpoints
-from hpo_ray.trainables.faults import DiskFull
+from hpo_ray.trainables.faults import DiskFull, is_disk_full
+
+T = TypeVar("T")
 
 # Names that the frames give to other things.
 COLUMNS = frozenset(
@@ -50,7 +55,7 @@ class Report:
 
 @dataclass(frozen=True)
 class Paused:
-    """The trial waits for something that a person must put right, and goes on by itself then. `reason`: one line."""
+    """The trial waits for something that is out of its hands. `reason`: one line, to be followed by "it goes on"."""
 
     reason: str
 
@@ -83,6 +88,7 @@ class TrialSpec:
         rank: Which of the processes that train this trial together this one is, from 0.
         workers: How many they are.
         meeting: ``host:port`` where they find each other; empty for one alone.
+        stored: The URI that the run is kept at besides its folder; empty: none.
     """
 
     id: str
@@ -100,6 +106,7 @@ class TrialSpec:
     rank: int = 0
     workers: int = 1
     meeting: str = ""
+    stored: str = ""
 
 
 class Trial:
@@ -128,6 +135,7 @@ class Trial:
         self._loaded: Path | None = None
         self._looked = False
         self._splits = False
+        self._store = Store(spec.stored) if spec.stored else None
         self._since: float | None = None
         self._start = time.perf_counter()
 
@@ -144,7 +152,8 @@ class Trial:
 
         Args:
             checkpoint: Called with an empty folder to save the trial's state into; called again, until it
-                succeeds, if the disk is full. The newest ones and the best one are kept.
+                succeeds, if the disk is full. The newest ones and the best one are kept. Where the run is kept at
+                a URI too, it is there before the report counts; while the storage is away the trial waits.
             **metrics: Numbers by name, the fidelity (e.g. ``epoch``) and the metric among them. A key
                 ``<metric>_se`` is taken as the metric's standard error. NaN and infinities may be reported.
 
@@ -190,12 +199,27 @@ class Trial:
         return fidelity
 
     def _save(self, checkpoint: Callable[[Path], None], fidelity: float) -> Path:
-        """Save, and as long as the disk is full, wait and try again: what was trained so far is not thrown away."""
+        """Save a checkpoint here, and at the run's URI if it has one."""
+        folder = self._patiently(lambda: checkpoints.save(self.dir, fidelity, checkpoint))
+        store = self._store
+        if store is not None:
+            self._patiently(lambda: carrying.push(store, _name_of(folder), folder))
+        return folder
+
+    def _patiently(self, act: Callable[[], T]) -> T:
+        """Do something as soon as the disk has room for it and the storage can be reached; what was trained so far is
+        not thrown away.
+
+        Raises:
+            TrialStopped: The trial is to end meanwhile.
+        """
         while True:
             try:
-                return checkpoints.save(self.dir, fidelity, checkpoint)
+                return act()
             except DiskFull as error:
-                reason = str(error)
+                reason = f"{error}; once there is some"
+            except Unreachable as error:
+                reason = f"{error}; once it can be"
             if not self._send(Paused(reason)):
                 raise TrialStopped
 
@@ -203,10 +227,27 @@ class Trial:
         """The newest checkpoint that is whole; says in the trial's output which are not."""
         for folder in self._spec.checkpoints:
             wrong = checkpoints.verify(folder)
+            if wrong and self._store is not None and self._fetched(self._store, folder):
+                wrong = checkpoints.verify(folder)
             if not wrong:
                 return folder
             sys.stdout.write(f"checkpoint '{folder}' is passed over: {wrong}\n")
         return None
+
+    def _fetched(self, store: Store, folder: Path) -> bool:
+        """Whether a checkpoint that another machine saved could be brought here, to the place it had there."""
+
+        def pull() -> bool:
+            try:
+                return carrying.pull(store, _name_of(folder), folder)
+            except Unreachable:
+                raise
+            except OSError as error:
+                if is_disk_full(error, folder.parent):
+                    raise DiskFull(f"no room for checkpoint '{folder}'") from error
+                raise
+
+        return self._patiently(pull)
 
     def _number(self, name: str, value: object) -> float:
         """A reported value as a float (numpy scalars and 0-d tensors too), or an error that says what to do."""
@@ -216,3 +257,8 @@ class Trial:
             with contextlib.suppress(TypeError, ValueError):
                 return float(value)  # type: ignore[arg-type]
         raise TypeError(f"report({name}=…) got {type(value).__name__} {value!r:.60}, expected a number")
+
+
+def _name_of(folder: Path) -> str:
+    """A checkpoint's path from the run's folder: trials, trial, attempt, checkpoint."""
+    return "/".join(folder.parts[-4:])

@@ -66,7 +66,7 @@ def test_runs_of_one_name_are_told_apart(tmp_path: Path) -> None:
 def test_other_file_systems_hold_runs_too(tree: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """As on S3: a file system that is not this machine's, here a folder under another root."""
     remote = pafs.SubTreeFileSystem(str(tree.parent), pafs.LocalFileSystem())
-    monkeypatch.setattr(places, "opened", lambda uri: (remote, uri.split("://")[1]))
+    monkeypatch.setattr(places.address, "opened", lambda uri: (remote, uri.split("://")[1]))
     here = load_results(tree / "a")
     assert load_results("s3://runs/a").equals(here)
     assert load_results("s3://runs/**")["run"].unique().tolist() == ["a", "b", "c", "odd[1]"]

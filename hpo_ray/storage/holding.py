@@ -1,0 +1,215 @@
+"""Who works on a run that is kept at a URI, and how a run is brought from there: one driver at a time, on any machine.
+
+Knows the lock's and the journal's files, nothing of what the events mean.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import socket
+import time
+from collections.abc import Callable, Iterable
+from pathlib import Path
+
+from hpo_ray import journal, lock, plain
+from hpo_ray.errors import InvalidInput, Problem
+from hpo_ray.storage import address
+from hpo_ray.storage.carrying import MANIFEST, push
+from hpo_ray.storage.store import Store, Unreachable
+
+KEY = "storage.uri"
+# A storage that was good and is away is tried again so often, and for so long where a run waits for it.
+RETRY_S = 2.0
+PATIENCE_S = 300.0
+
+
+def check_new(uri: str) -> None:
+    """See that a new run can be kept at a URI: it is written to, read back, and holds none yet.
+
+    Raises:
+        InvalidInput: It cannot.
+    """
+    store = Store(uri)
+    try:
+        store.now()
+        if store.changed(journal.FILE_NAME) is not None:
+            name = address.split(uri)[1]
+            raise InvalidInput(Problem(KEY, f"'{store}' already holds a run called '{name}': choose another --out"))
+    except Unreachable as error:
+        raise InvalidInput(Problem(KEY, _advised(error))) from None
+
+
+def claim(uri: str, run_dir: Path, say: Callable[[str], None] | None = None) -> list[str]:
+    """Take a run's lock at its URI, as this machine's driver, which holds the one in `run_dir`.
+
+    Args:
+        uri: The run's.
+        run_dir: Its folder here.
+        say: Told once that the place, which was good before, cannot be reached: it is waited for. None: it is not.
+
+    Returns:
+        The checkpoints that are there, as paths from the run's folder.
+
+    Raises:
+        InvalidInput: Another driver holds it, or has gone on with the run; or the place cannot be written to.
+    """
+    store, deadline, said = Store(uri), time.monotonic() + PATIENCE_S, False
+    while True:
+        try:
+            return _claim(store, run_dir)
+        except Unreachable as error:
+            if say is None or time.monotonic() > deadline:
+                raise InvalidInput(Problem(KEY, _advised(error))) from None
+            if not said:
+                say(f"{error}; waiting for it, {PATIENCE_S:g} s at most")
+            said = True
+            time.sleep(RETRY_S)
+
+
+def _claim(store: Store, run_dir: Path) -> list[str]:
+    _refuse_living(store)
+    with contextlib.suppress(FileNotFoundError):
+        there, here = store.read(journal.FILE_NAME), (run_dir / journal.FILE_NAME).read_bytes()
+        if not here.startswith(there):
+            way = f"`hpo-ray resume '{store.uri}'` in another folder goes on from there"
+            message = f"the run at '{store}' went on elsewhere, from what '{run_dir}' does not have: {way}"
+            raise InvalidInput(Problem("run", message))
+    store.write(lock.FILE_NAME, (run_dir / lock.FILE_NAME).read_bytes())
+    return checkpoints(store)
+
+
+def carry(uri: str, run_dir: Path, paths: Iterable[str], there: Iterable[str]) -> None:
+    """Copy the checkpoints to a URI that it does not have: the run has not been kept there from its beginning.
+
+    Args:
+        uri: The run's.
+        run_dir: Its folder here.
+        paths: The checkpoints, from there. Those that do not lie here are left out.
+        there: Those that the URI has.
+
+    Raises:
+        InvalidInput: The place cannot be written to, or a checkpoint cannot be read.
+    """
+    store = Store(uri)
+    try:
+        for path in set(paths) - set(there):
+            if (run_dir / path / MANIFEST).is_file():
+                push(store, path, run_dir / path)
+    except Unreachable as error:
+        raise InvalidInput(Problem(KEY, _advised(error))) from None
+    except OSError as error:
+        raise InvalidInput(Problem("run", f"'{run_dir}' cannot be read: {error.strerror}")) from None
+
+
+def catch_up(uri: str, run_dir: Path, paths: Iterable[str]) -> None:
+    """Bring what is at the URI up to date with a run which has ended; `paths`: its checkpoints, from its folder.
+
+    Raises:
+        InvalidInput: The run went on elsewhere, or the place cannot be written to.
+    """
+    store, here = Store(uri), (run_dir / journal.FILE_NAME).read_bytes()
+    try:
+        there = None
+        with contextlib.suppress(FileNotFoundError):
+            there = store.read(journal.FILE_NAME)
+        if there is None or (here != there and here.startswith(there)):
+            _refuse_living(store)
+            carry(uri, run_dir, paths, checkpoints(store))
+            store.write(journal.FILE_NAME, here)
+    except Unreachable as error:
+        raise InvalidInput(Problem(KEY, _advised(error))) from None
+
+
+def bring(uri: str, out: Path | None) -> Path:
+    """Bring a run's journal from its URI into a folder of this machine, to go on with it; its checkpoints stay there
+    until a trial needs one.
+
+    Args:
+        uri: The run's, ``<storage.uri>/<name>``.
+        out: The folder; None: ``runs/<name>``. One that holds this run already is brought up to date.
+
+    Raises:
+        InvalidInput: There is no such run, its driver lives, or the folder holds something else.
+    """
+    wrong = address.problem_of(uri)
+    if wrong:
+        raise InvalidInput(Problem("run", wrong))
+    store, run_dir = Store(uri), (out or Path("runs") / address.split(uri)[1]).absolute()
+    key = "--out" if out is not None else "runs"
+    try:
+        try:
+            data = store.read(journal.FILE_NAME)
+        except FileNotFoundError:
+            raise InvalidInput(Problem("run", f"'{store}' is not a run: it has no {journal.FILE_NAME}")) from None
+        _refuse_living(store)
+        found = checkpoints(store)
+        run_dir.mkdir(parents=True, exist_ok=True)
+        path = run_dir / journal.FILE_NAME
+        here = path.read_bytes() if path.exists() else None
+        if here is None and any(run_dir.iterdir()):
+            raise InvalidInput(Problem(key, f"'{run_dir}' is not empty: choose another folder"))
+        if here is not None and not here.startswith(data):
+            if not data.startswith(here):
+                raise InvalidInput(Problem(key, f"'{run_dir}' holds another run: choose another folder with --out"))
+            if lock.holder(run_dir) is not None:
+                raise InvalidInput(Problem("run", f"'{run_dir}' is still running: stop it first"))
+        if here is None or not here.startswith(data):
+            partial = path.with_suffix(".partial")
+            partial.write_bytes(data)
+            partial.replace(path)
+        for name in found:  # their numbers are taken: see `attempts.next_number`
+            (run_dir / name).parent.mkdir(parents=True, exist_ok=True)
+    except Unreachable as error:
+        raise InvalidInput(Problem("run", _advised(error))) from None
+    except OSError as error:
+        raise InvalidInput(Problem(key, f"'{run_dir}' cannot be used: {error.strerror}")) from None
+    return run_dir
+
+
+def checkpoints(store: Store) -> list[str]:
+    """The checkpoints in a run's store, as paths from its folder.
+
+    Raises:
+        Unreachable: The store, that is.
+    """
+    found = []
+    for name in store.files("trials"):
+        parts = name.split("/")
+        # trials/<id>/attempt-<n>/checkpoint-<f>/.complete.json; a stranger may have put anything there
+        ours = len(parts) == 4 and parts[0].isdigit() and parts[1].startswith("attempt-") and ".." not in parts
+        if ours and parts[2].startswith("checkpoint-") and parts[3] == MANIFEST:
+            found.append("/".join(("trials", *parts[:3])))
+    return found
+
+
+def holder(store: Store) -> lock.Holder | None:
+    """The living driver of a run at a URI, by the rules of `lock.holder`; None if it has none.
+
+    Raises:
+        Unreachable: The store, that is.
+    """
+    try:
+        found = lock.holder_of(plain.loads(store.read(lock.FILE_NAME)))
+        touched = store.changed(lock.FILE_NAME)
+    except (FileNotFoundError, ValueError):
+        return None
+    if found.host == socket.gethostname():
+        alive = lock.process_start(found.pid) == found.process_start
+    else:
+        alive = touched is not None and store.now() - touched < lock.SILENCE_S
+    return found if alive else None
+
+
+def _refuse_living(store: Store) -> None:
+    living = holder(store)
+    me = lock.myself()
+    ours = living is not None and (living.host, living.pid, living.process_start) == (me.host, me.pid, me.process_start)
+    if living is not None and not ours:
+        message = f"'{store}' is still running ({living}): stop it there first"
+        if living.host != socket.gethostname():
+            message += f"; should it be dead, its lock runs out {lock.SILENCE_S:g} s after it was last heard of"
+        raise InvalidInput(Problem("run", message))
+
+
+def _advised(error: Unreachable) -> str:
+    return f"{error}; it is to be writable, with credentials from the environment or the machine's role"

@@ -1,0 +1,249 @@
+"""A run's journal at its URI, kept up to date by a process of its own; and the driver's end of that process.
+
+The driver never waits for the storage: it starts the process, passes on what it says, and tells it at the end that the
+journal is complete. Should the driver die, the process copies what is left and gives up the run's lock at the URI.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import math
+import os
+import queue
+import select
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import BinaryIO
+
+from hpo_ray import journal, lock
+from hpo_ray.storage.carrying import MANIFEST
+from hpo_ray.storage.holding import PATIENCE_S, RETRY_S
+from hpo_ray.storage.store import Store, Unreachable
+
+# A journal that grows is copied this often, but for one that takes long: at most a tenth of the time is spent copying.
+PERIOD_S = 5.0
+SHARE = 10.0
+# The processor is the trials'.
+_NICENESS = 10
+_LOOK_S = 0.2
+
+
+class Mirror:
+    """The driver's end. `messages` are lines for the user."""
+
+    def __init__(self, run_dir: Path, uri: str) -> None:
+        """Start the process; never raises.
+
+        Args:
+            run_dir: The run's folder, with its journal begun and its lock held, there and at the URI.
+            uri: Where the run is kept besides.
+        """
+        self.messages: queue.SimpleQueue[str] = queue.SimpleQueue()
+        self._run_dir = run_dir
+        self._tasks: queue.SimpleQueue[dict[str, str] | None] = queue.SimpleQueue()
+        self._process: subprocess.Popen[str] | None = None
+        self._ended_well = False
+        try:
+            # A session of its own: a terminal's Ctrl-C is the driver's to handle, and it outlives a killed driver.
+            self._process = subprocess.Popen(
+                [sys.executable, "-m", "hpo_ray.storage.mirror", str(run_dir), uri],
+                stdin=subprocess.PIPE,
+                stdout=subprocess.PIPE,
+                stderr=subprocess.DEVNULL,
+                text=True,
+                errors="replace",
+                start_new_session=True,
+            )
+        except OSError as error:
+            self.messages.put(self._stale(str(error.strerror)))
+            return
+        self._listener = threading.Thread(target=self._listen, name="storage-mirror", daemon=True)
+        self._listener.start()
+        threading.Thread(target=self._tell, name="storage-tasks", daemon=True).start()
+
+    def forget(self, path: str) -> None:
+        """Have a checkpoint deleted at the URI, once the journal there says why it is not needed any more."""
+        self._tasks.put({"delete": path})
+
+    def close(self, look: Callable[[], None]) -> None:
+        """Say that the journal is complete, and wait until it is at the URI, for `PATIENCE_S` while it is away.
+
+        Args:
+            look: Called now and then meanwhile; what it raises ends the waiting, not the copying.
+        """
+        self._tasks.put({"end": "end"})
+        self._tasks.put(None)
+        while self._process is not None and self._listener.is_alive():
+            self._listener.join(_LOOK_S)
+            look()
+
+    def _tell(self) -> None:
+        """Pass tasks on, from a thread of its own: a pipe whose reader waits for the storage takes only so much."""
+        assert self._process is not None
+        assert self._process.stdin is not None
+        with contextlib.suppress(OSError, ValueError):
+            while (task := self._tasks.get()) is not None:
+                self._process.stdin.write(json.dumps(task) + "\n")
+                self._process.stdin.flush()
+
+    def _listen(self) -> None:
+        assert self._process is not None
+        with contextlib.suppress(OSError, ValueError):
+            for line in self._process.stdout or ():
+                self.messages.put(line.rstrip())
+        code = self._process.wait()
+        if code:
+            how = f"was killed by signal {-code}" if code < 0 else f"ended with exit code {code}"
+            self.messages.put(self._stale(f"its process {how}"))
+
+    def _stale(self, why: str) -> str:
+        way = f"`hpo-ray resume {self._run_dir}` brings the journal there up to date"
+        return f"the storage is no longer written to: {why}; once the run has ended, {way}"
+
+
+class Copier:
+    """Copies a journal as it grows, and keeps the lock beside the copy alive. What it has to say it tells once."""
+
+    def __init__(self, run_dir: Path, store: Store, say: Callable[[str], None]) -> None:
+        """Args: the run's folder, its store, and what takes lines for the user.
+
+        Raises:
+            OSError: There is no journal, or no lock.
+        """
+        self._run_dir = run_dir
+        self._store = store
+        self._say = say
+        # Held open: of a killed driver's run, even one that was deleted, what is there can be copied.
+        self._journal: BinaryIO = (run_dir / journal.FILE_NAME).open("rb", buffering=0)
+        self._lock = (run_dir / lock.FILE_NAME).read_bytes()
+        self._seen = self._copied = -1
+        self._due = self._beat_at = -math.inf
+        self._condemned: list[str] = []
+        self._away_since: float | None = None
+        self.superseded = False
+
+    def condemn(self, path: str) -> None:
+        """A checkpoint is to be deleted, after the next copy."""
+        if path not in self._condemned:
+            self._condemned.append(path)
+
+    @property
+    def complete(self) -> bool:
+        """Whether all is done."""
+        return self._seen == os.fstat(self._journal.fileno()).st_size and not self._condemned
+
+    def step(self, *, now: bool = False) -> None:
+        """Copy if there is something new and it is time, or `now`; never raises for the storage's sake."""
+        began = time.monotonic()
+        copy = (now or began >= self._due) and not self.complete
+        beat = began - self._beat_at >= lock.BEAT_S
+        if not (copy or beat) or self.superseded:
+            return
+        try:
+            if not self._ours():
+                return
+            if beat:
+                self._store.write(lock.FILE_NAME, self._lock)
+                self._beat_at = began
+            if copy:
+                self._copy()
+        except Unreachable as error:
+            self._due = time.monotonic() + RETRY_S
+            if self._away_since is None:
+                self._away_since = time.monotonic()
+                self._say(f"{error}; it is tried again, nothing is lost")
+            return
+        if copy:
+            ended = time.monotonic()
+            self._due = ended + max(PERIOD_S, (SHARE - 1) * (ended - began))
+        if self._away_since is not None:
+            self._say(f"storage '{self._store}' is back after {time.monotonic() - self._away_since:.0f} s")
+            self._away_since = None
+
+    def release(self) -> None:
+        """Give the lock at the URI up; never raises."""
+        with contextlib.suppress(Unreachable):
+            if not self.superseded and self._ours():
+                self._store.delete(lock.FILE_NAME)
+
+    def _copy(self) -> None:
+        doomed = list(self._condemned)  # what comes meanwhile may be for a reason that this copy does not hold
+        data = self._read()
+        whole = data.rfind(b"\n") + 1
+        if whole != self._copied:
+            self._store.write(journal.FILE_NAME, data[:whole])
+            self._copied = whole
+        self._seen = len(data)
+        for path in doomed:
+            self._store.delete(path, first=MANIFEST)
+            self._condemned.remove(path)
+
+    def _ours(self) -> bool:
+        """Whether the lock there is still this driver's; if not, the driver is asked to end, and nothing is copied."""
+        with contextlib.suppress(FileNotFoundError):
+            found = self._store.read(lock.FILE_NAME)
+            if found != self._lock:
+                self.superseded = True
+                with contextlib.suppress(ValueError):
+                    who = lock.holder_of(json.loads(found))
+                    self._say(f"storage '{self._store}': {who} has taken over the run, so that this driver ends")
+                with contextlib.suppress(OSError):
+                    if (self._run_dir / lock.FILE_NAME).read_bytes() == self._lock:  # else that driver works here
+                        lock.ask_to_stop(self._run_dir)
+        return not self.superseded
+
+    def _read(self) -> bytes:
+        self._journal.seek(0)
+        parts = []
+        while part := self._journal.read(8 << 20):
+            parts.append(part)
+        return b"".join(parts)
+
+
+def keep(run_dir: Path, uri: str) -> None:
+    """Copy a run's journal as it grows, until the driver says on standard input that it is done, or is dead."""
+    with contextlib.suppress(OSError):
+        os.nice(_NICENESS)
+
+    def say(text: str) -> None:
+        with contextlib.suppress(OSError):  # the driver may be gone
+            print(text, flush=True)  # noqa: T201  # to the driver
+
+    copier = Copier(run_dir, Store(uri), say)
+    os.set_blocking(0, False)
+    rest, over = b"", False
+    while not over and not copier.superseded:
+        ready, _, _ = select.select([0], [], [], 1.0)
+        block = os.read(0, 1 << 16) if ready else None
+        over = block == b""
+        *lines, rest = (rest + (block or b"")).split(b"\n")
+        for task in map(json.loads, lines):
+            if "delete" in task:
+                copier.condemn(task["delete"])
+            else:
+                over = True
+        if not over:
+            copier.step()
+    deadline, said = time.monotonic() + PATIENCE_S, False
+    while not (copier.complete or copier.superseded) and time.monotonic() < deadline:
+        copier.step(now=True)
+        if not (copier.complete or copier.superseded):
+            if not said:
+                say(
+                    f"the run's end is not yet at its storage: waiting for it, {PATIENCE_S:g} s at most "
+                    "(Ctrl-C leaves that to the background)"
+                )
+            said = True
+            time.sleep(RETRY_S)
+    if not (copier.complete or copier.superseded):
+        say(f"the run's end is not at its storage; later, `hpo-ray resume {run_dir}` brings it there")
+    copier.release()
+
+
+if __name__ == "__main__":
+    keep(Path(sys.argv[1]), sys.argv[2])
