@@ -377,7 +377,8 @@ def under_way(command: Command) -> bool:
     return True
 
 
-@pytest.mark.parametrize("outage_s", [5, pytest.param(30, marks=pytest.mark.slow)])
+@pytest.mark.slow
+@pytest.mark.parametrize("outage_s", [5, 30])
 def test_s3_a_killed_sweep_goes_on_on_another_machine_through_an_outage(
     in_tmp: Path, s3: tuple[str, Proxy], outage_s: int
 ) -> None:

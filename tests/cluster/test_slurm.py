@@ -171,6 +171,7 @@ def another_ray(in_tmp: Path) -> Iterator[Callable[[], list[Process]]]:
         shutil.rmtree(folder, ignore_errors=True)
 
 
+@pytest.mark.slow
 def test_it_runs_a_sweep_on_three_nodes_and_ends_them_and_no_other_ray(
     in_tmp: Path, jobs: list[Job], another_ray: Callable[[], list[Process]]
 ) -> None:

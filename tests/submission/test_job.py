@@ -68,6 +68,7 @@ def submit(cluster: Started, folder: Path, *arguments: str, **changes: str) -> s
     )
 
 
+@pytest.mark.slow
 def test_a_run_is_sent_followed_and_fetched_and_nobody_gets_in_without_the_token(work: Path) -> None:
     home = work.parent / "home"
     home.mkdir()

@@ -60,6 +60,7 @@ def test_two_workers_learn_what_one_does_from_batches_twice_as_large(in_tmp: Pat
     assert_all_is_given_back()
 
 
+@pytest.mark.slow
 def test_so_does_the_image_recipe(in_tmp: Path) -> None:
     net = ["model.arch=resnet9", "model.norm=group", "model.activation=gelu", "model.dropout=0.0"]
     net += ["training.epochs=2", "training.optimizer=sgd"]
@@ -95,7 +96,7 @@ def dies_once(config: dict[str, Any], trial: Any) -> None:
         )
 
 
-@pytest.mark.parametrize("rank", [0, 1])
+@pytest.mark.parametrize("rank", [pytest.param(0, marks=pytest.mark.slow), 1])
 def test_a_trial_goes_on_when_one_of_its_workers_has_died(in_tmp: Path, rank: int) -> None:
     space = {"rank": rank, "x": "choice(1, 2)"}
     run = hpo_ray.run(dies_once, space, fidelity="epoch", searcher="grid", out=in_tmp / "r", overrides=[workers(2)])
