@@ -226,8 +226,8 @@ def interrupted(in_tmp: Path) -> Path:
             (
                 change,
                 "it stays as it is when a run is resumed, because the results so far depend on it; only 'trials', "
-                "'slots', 'stop', 'retry', 'resources', 'ray', 'storage', 'loggers' may change (a new run can have another, and "
-                "learn from this one with prior.runs=…)",
+                "'slots', 'stop', 'retry', 'resources', 'ray', 'storage', 'loggers' may change (a new run can have "
+                "another, and learn from this one with prior.runs=…)",
             )
             for change in (
                 "space.x=uniform(0, 2)",
