@@ -41,8 +41,10 @@ def certainty(subject: Subject) -> Section:
     found = subject.summary
     blocks: list[Block] = []
     if found["best_trial"] is not None:
-        n = subject.measured
-        flattering = f"The validation value is the best of {n}, and so flattering" if n > 1 else "There is one value"
+        n, tried = subject.measured, len(subject.run.trials)
+        without = f" ({tried - n} without a value)" if n < tried else ""
+        flattering = f"The validation value is the best of {tried} trials{without}, and so flattering"
+        flattering = flattering if n > 1 else "There is one value"
         judged = "; the test error above is not." if found["test"] else "; no test data were left to judge it by."
         blocks.append(Paragraph(flattering + (judged if n > 1 else ": nothing to compare it with.")))
         blocks += _posterior(subject) + (models(found["test"]) if found["test"] else [])

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import shlex
 from collections.abc import Mapping
 from pathlib import PurePath
@@ -61,7 +62,8 @@ def costs(subject: Subject) -> Section:
     run, found, unit = subject.run, subject.summary, f"{subject.unit}s"
     gpus = (run.experiment.get("resources") or {}).get("gpus_per_trial") or 0.0
     table = cost(subject.trials, gpus_per_trial=float(gpus))
-    total = f"{found['total_fidelity']:g} {unit} in {duration(found['wall_time_s'])}"
+    spent = f"{found['total_fidelity']:g}" if found["total_fidelity"] < math.inf else "over 1e+308"
+    total = f"{spent} {unit} in {duration(found['wall_time_s'])}"
     trials = "1 trial" if found["trials"] == 1 else f"{found['trials']} trials"
     blocks: list[Block] = [Paragraph(f"The run took {total} for {trials}.")]
     if len(table):

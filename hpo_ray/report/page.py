@@ -106,16 +106,13 @@ def _block(block: Block, section: Section, place: int, styles: svg.Styles, statu
 
 def _picture(picture: Picture, styles: svg.Styles, statuses: Mapping[str, str], hidden: bool = False) -> Markup:
     finding, key = picture.finding, f"figure-{picture.key}"
-    drawn = Markup(svg.inline(picture.figure, picture.key, styles, statuses))
     numbers = tag("details", tag("summary", "The numbers"), _scrolled(_table(picture.table), picture.table.caption))
-    seen = tag(
-        "div",
-        tag("div", drawn, role="img", aria_labelledby=key),
-        class_="picture",
-        tabindex="0",
-        role="group",
-        aria_labelledby=key,
-    )
+    if svg.drawable(picture.figure):
+        drawn = Markup(svg.inline(picture.figure, picture.key, styles, statuses))
+        image = tag("div", drawn, role="img", aria_labelledby=key)
+        seen = tag("div", image, class_="picture", tabindex="0", role="group", aria_labelledby=key)
+    else:
+        seen = tag("p", f"Not drawn: its values are beyond ±{svg.FARTHEST:g}.")
     caption = tag("figcaption", tag("h3", finding, id=key))
     return tag("figure", caption, seen, numbers, id=f"f-{picture.key}", data_picture=picture.key)
 

@@ -16,6 +16,15 @@ from hpo_ray.report.subject import Subject, subject_of
 
 def story_of(run: History) -> Story:
     """Tell it. A run of any state will do; with 1,000 trials it takes a minute, mostly for the surrogate."""
+    import numpy as np
+
+    with np.errstate(
+        over="ignore", invalid="ignore"
+    ):  # sums of values near the largest float are infinite, and said to be
+        return _told(run)
+
+
+def _told(run: History) -> Story:
     subject = subject_of(run)
     about, chapters = _chapters(subject)
     started = run.tally.started_at

@@ -26,6 +26,8 @@ _THEMED = {
 _COLOURS = {colour.lower(): f"var(--{name})" for colour, name in _THEMED.items()}
 _DROPPED = ("font-family", "font-stretch", "font-style", "font-variant", "stroke-linejoin", "stroke-linecap")
 _NUMBER = re.compile(r"-?\d+\.\d+")
+# Axes that go on beyond are not drawn.
+FARTHEST = 1e100
 _SAFE = re.compile(r"^[\w#%(),.\s+-]*$")
 
 
@@ -50,6 +52,12 @@ class Styles:
     def css(self) -> str:
         """All rules."""
         return "\n".join(f".{name}{{{rules}}}" for rules, name in self._names.items())
+
+
+def drawable(figure: Figure) -> bool:
+    """Whether its axes can have ticks: matplotlib counts them in floats, which run out near 1e308."""
+    ends = [end for axes in figure.axes for end in (*axes.get_xlim(), *axes.get_ylim())]
+    return all(abs(end) < FARTHEST for end in ends)
 
 
 def inline(figure: Figure, key: str, styles: Styles, statuses: Mapping[str, str]) -> str:

@@ -26,6 +26,8 @@ def went(subject: Subject) -> Section:
     options = {}
     for over, name in axes:
         curve = incumbent(trials, metric, mode, over=over, reports=reports)
+        if not (curve["spent"] < math.inf).all():  # a sum that no float holds
+            continue
         columns = {"spent": name, "value": metric, "trial_id": "trial", "fidelity": unit}
         table = table_of(curve, f"Each improvement of the best {metric}, by {name}", columns)
         options[name] = Picture(f"incumbent-{over}", sweep_plots.incumbent(curve, metric, name), table)
@@ -38,7 +40,7 @@ def went(subject: Subject) -> Section:
     rungs = rung_survival(trials)
     if len(rungs):
         blocks += _saved(subject)
-        columns = {"rung": unit, "reached": "reached", "kept": "trained further", "stopped": "stopped"}
+        columns = {"rung": unit, "reached": "reached", "kept": "kept", "stopped": "stopped"}
         columns |= {"other": "ended otherwise", "survival": "survival"}
         table = table_of(rungs, "What became of the trials at each rung", columns)
         blocks.append(Picture("rungs", sweep_plots.rung_survival(rungs, unit), table))
@@ -79,6 +81,8 @@ def every_trial(subject: Subject) -> Section:
 
 def _saved(subject: Subject) -> list[Block]:
     row = savings(subject.trials, subject.reports, subject.metric, subject.mode).to_dict("records")[0]
+    if not row["full"] < math.inf:
+        return []
     unit = f"{subject.unit}s"
     said = f"Stopping {row['stopped']:g} trials early saved {row['saved']:g} of {row['full']:g} {unit} "
     said += f"({row['saved_share']:.0%}): {row['spent']:g} were spent."

@@ -15,6 +15,7 @@ from threadpoolctl import threadpool_limits
 
 from hpo_ray.encoding import levels_of
 from hpo_ray.errors import InvalidInput, Problem, nearest
+from hpo_ray.gp import outputs
 from hpo_ray.gp.columns import Array
 from hpo_ray.results import anova
 from hpo_ray.results.surrogate import fit
@@ -207,6 +208,8 @@ def _nothing(trials: pd.DataFrame, metric: str) -> str:
     finite = int(np.isfinite(trials[metric].astype("float64")).sum())
     if finite < 2:
         return f"{finite} of {len(trials)} trials have a finite {metric}: nothing can be said of any parameter"
+    if trials[metric].astype("float64").abs().between(outputs.HUGE, np.inf, inclusive="neither").any():
+        return f"{metric} has values beyond ±{outputs.HUGE:g}, of which no model is made"
     return f"all {finite} trials with a finite {metric} have the same value: no parameter made a difference"
 
 

@@ -39,8 +39,8 @@ def incumbent(
         gpus_per_trial: How many GPUs a trial has, for ``gpu_seconds``.
 
     Returns:
-        ``run, spent, value, trial_id, fidelity`` (where it was measured) and ``at`` (a time). Trials without a start or
-        a finite value do not appear. Each run's last row is repeated at all that it spent, so that a curve drawn in
+        ``run, spent, value, trial_id, fidelity`` (where it was measured) and ``at`` (a time). Trials without a start do
+        not count; those without a finite value do, as spent. Each run's last row is repeated at all that it spent, so that a curve drawn in
         steps ends where the run did.
 
     Raises:
@@ -97,7 +97,13 @@ def _events(trials: pd.DataFrame, metric: str, mode: str, reports: pd.DataFrame 
     anchored = events["end"] - pd.to_timedelta(left.clip(lower=0.0), unit="s")
     events["at"] = first.where(~later, anchored)
     events["gained"] = each["fidelity"].diff().fillna(events["fidelity"]).clip(lower=0.0)
-    return events
+    # Each trial's end, too: some have no report, and all hold their GPUs until then.
+    reached = events.groupby(["run", "trial_id"], sort=False)["fidelity"].max().rename("reached").reset_index()
+    ended = known[["run", "trial_id", "fidelity"]].merge(reached, on=["run", "trial_id"], how="left")
+    gained = (ended["fidelity"].fillna(0.0) - ended["reached"].fillna(0.0)).clip(lower=0.0).astype("float64")
+    ended = ended.assign(gained=gained, loss=np.nan, at=ends["end"].array, started=ends["started"].array)
+    columns = ["run", "trial_id", "fidelity", "loss", "at", "started", "gained"]
+    return pd.concat([events[columns], ended[columns]], ignore_index=True)
 
 
 def _spent(run: pd.DataFrame, over: Over, gpus: float) -> pd.Series[float]:

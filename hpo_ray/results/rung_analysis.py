@@ -19,6 +19,7 @@ if TYPE_CHECKING:
 Array = NDArray[np.float64]
 
 DRAWS = 2000
+HUGE = 1e100  # a loss whose square no float holds
 # A regression from one rung to the next starts from "differences stay as they are": worth so many trials.
 BELIEVED = 8.0
 # What the errors were a step before is worth so many trials.
@@ -32,8 +33,8 @@ def rung_survival(trials: pd.DataFrame) -> pd.DataFrame:
         trials: As from `load_results`.
 
     Returns:
-        Run by run, rungs rising: ``run, rung, reached, stopped, kept`` (trained further), ``other`` (ended there
-        otherwise: completed, failed, interrupted, running), ``survival`` (kept, of those stopped or kept).
+        Run by run, rungs rising: ``run, rung, reached, stopped, kept`` (trained further, or completed there), ``other``
+        (failed or interrupted there, or running), ``survival`` (kept, of those stopped or kept).
 
     Raises:
         InvalidInput: A column is missing.
@@ -43,13 +44,13 @@ def rung_survival(trials: pd.DataFrame) -> pd.DataFrame:
     require(trials, "run", "status", "fidelity")
     rows = []
     for run, group in trials.groupby("run", sort=False):
-        fidelity, stopped = group["fidelity"], group["status"] == "stopped"
+        fidelity, stopped, done = group["fidelity"], group["status"] == "stopped", group["status"] == "completed"
         for rung in sorted(fidelity[stopped].dropna().unique()):
             counts = {
                 "reached": int((fidelity >= rung).sum()),
                 "stopped": int((stopped & (fidelity == rung)).sum()),
-                "kept": int((fidelity > rung).sum()),
-                "other": int((~stopped & (fidelity == rung)).sum()),
+                "kept": int(((fidelity > rung) | (done & (fidelity == rung))).sum()),
+                "other": int((~stopped & ~done & (fidelity == rung)).sum()),
             }
             survival = counts["kept"] / (counts["kept"] + counts["stopped"])
             rows.append({"run": run, "rung": float(rung), **counts, "survival": survival})
@@ -167,7 +168,8 @@ def _gains(
 ) -> tuple[list[str], Array, float, pd.DataFrame] | None:
     """One run's stopped trials, by how much each beats the best finished one in `s` draws, that one's loss, the losses.
 
-    Losses are trials x rungs. None where nothing was stopped, or nothing reached the top with a finite value.
+    Losses are trials x rungs. None where nothing was stopped, nothing reached the top with a finite value, or one is
+    beyond ±1e100.
     """
     require(reports, "run", "trial_id", "fidelity")
     stopped = trials[(trials["status"] == "stopped") & trials["fidelity"].notna()]
@@ -175,7 +177,7 @@ def _gains(
     rungs = sorted({float(rung) for rung in stopped["fidelity"]} - {top})
     finite = reports.assign(loss=losses(reports, metric, mode))
     finite = finite[finite["loss"].notna() & finite["fidelity"].isin([*rungs, top])]
-    if not rungs or not (finite["fidelity"] == top).any():
+    if not rungs or not (finite["fidelity"] == top).any() or finite["loss"].abs().max() > HUGE:
         return None
     table = finite.pivot_table(index="trial_id", columns="fidelity", values="loss", aggfunc="last")
     names = [name for name in stopped["trial_id"] if name in table.index and math.isnan(table[top].get(name, math.nan))]

@@ -183,7 +183,7 @@ def fit(
             what happens among the good ones.
 
     Returns:
-        None where no two trials have different values: there is nothing to learn.
+        None where no two trials have different values, or one is beyond ±1e100: there is nothing to learn.
 
     Raises:
         InvalidInput: A column is missing, `mode` is neither, or no configuration lies in the space.
@@ -198,7 +198,7 @@ def fit(
     if len(rows) > MOST:
         rows = [rows[i] for i in np.linspace(0, len(rows) - 1, MOST).astype(int)]
     y: Array = loss[rows].astype(np.float64)
-    if len(rows) < 2 or not y.std() > outputs.EQUAL * np.abs(y).max():
+    if len(rows) < 2 or np.abs(y).max() > outputs.HUGE or not y.std() > outputs.EQUAL * np.abs(y).max():
         return None
     columns = columns_of(space)
     x, used = encoded(space, columns, [configs[i] for i in rows])

@@ -23,6 +23,7 @@ if TYPE_CHECKING:
     import pandas as pd
 
 SIZE = (6.4, 3.7)  # inches
+HUGE = 1e100  # a value from which no axis is computed: differences and margins overflow
 # Markers of the fidelities at which trials were stopped, the lowest first; later ones share the last.
 RUNG_MARKERS = "v^sDP*"
 
@@ -154,7 +155,7 @@ def rung_survival(rungs: pd.DataFrame, fidelity: str = "report") -> Figure:
         places = np.arange(len(shown))
         whole = max(float(shown["reached"].max()), 1.0) if len(shown) else 1.0
         for name, said, fill, edge, hatch in (
-            ("kept", "trained further", BLUE, BLUE, None),
+            ("kept", "trained further or completed", BLUE, BLUE, None),
             ("stopped", "stopped here", "none", GREY, "////"),
             ("other", "ended here otherwise", "none", VERMILION, "...."),
         ):
@@ -172,7 +173,7 @@ def rung_survival(rungs: pd.DataFrame, fidelity: str = "report") -> Figure:
         axes.set_xlabel("trials that reached it")
         figure.legend(loc="outside lower center", ncols=3, fontsize=9)
         parts = [f"{row['kept']} of {row['reached']} at {row['rung']:g}" for row in rungs.head(4).to_dict("records")]
-        went = f"Went on beyond {fidelity}: " + ", ".join(parts) + (", …" if len(rungs) > 4 else "")
+        went = f"Kept at {fidelity}: " + ", ".join(parts) + (", …" if len(rungs) > 4 else "")
         titled(axes, went if len(rungs) else "No trial was stopped early")
         return figure
 
@@ -247,6 +248,8 @@ def _bounds(axes: Axes, finite: pd.DataFrame, metric: str, mode: str) -> None:
         return
     values = finite[metric].to_numpy(dtype=float)
     low, high = float(values.min()), float(values.max())
+    if max(high, -low) > HUGE:  # no picture can be made of it anyway
+        return
     if low > 0 and high > 20 * float(np.median(values)) and mode == "min":
         log_axis(axes.yaxis, low, high)
         return

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import base64
 import hashlib
+import json
 import os
 import re
 import subprocess
@@ -118,6 +119,8 @@ def test_the_story_is_told_in_order_with_pictures_and_numbers(run_dir: Path) -> 
     drawn = [each["data-trial"] for each in read.all("g") if "data-trial" in each]
     assert {name for name in drawn if drawn.count(name) >= 5} == trials & set(drawn)
     assert len(set(drawn)) > 35
+    measured = sum(trial.best_report("val_error", "min") is not None for trial in history.load(run_dir).trials.values())
+    assert f"best of 40 trials ({40 - measured} without a value), and so" in read.text("p")
     assert "hpo-ray run experiment=digits 'space.lr=loguniform(1e-4, 0.3)'" in read.text("code")
     assert "abc123, with changes" in read.text("dd")
     assert "trials/" in read.text("td")
@@ -194,6 +197,24 @@ def test_halves_of_characters_and_folders_without_a_name_are_shown_somehow(tmp_p
         assert (done.returncode, done.stderr) == (0, b"")
         assert shown in done.stdout.decode()
     assert "bad ?" in check((run_dir / "report.html").read_text()).text("td")
+
+
+@pytest.mark.filterwarnings("error::RuntimeWarning")
+@pytest.mark.parametrize("huge", ["fidelity", "value"])
+def test_numbers_that_no_axis_holds_are_told_and_not_drawn(tmp_path: Path, huge: str) -> None:
+    written = sweep(tmp_path / "r", 12, fails=0.3)
+    lines = [json.loads(line) for line in (written / "events.jsonl").read_text().splitlines()]
+    for number, line in enumerate(lines):
+        if line["event"] == "trial_reported":
+            if huge == "fidelity":
+                line["fidelity"] = 1e308
+            else:
+                line["metrics"]["val_error"] = (-1) ** number * 1.7e308
+    (written / "events.jsonl").write_text("".join(json.dumps(line) + "\n" for line in lines))
+    story = story_of(history.load(written))
+    text = page(story)
+    assert "Not drawn: its values are beyond ±1e+100." in Page(text).text("p")
+    assert not re.search(r"\b(inf|nan)\b", Page(text).text("p", "h3"))
 
 
 def test_elements_and_cells_escape_by_themselves() -> None:

@@ -87,9 +87,25 @@ def test_with_reports_it_changes_when_they_come_in() -> None:
         | {"elapsed_s": [4.0, 9.0, 6.0], "loss": [5.0, 3.0, 4.0]}
     )
     found = analysis.incumbent(three(), "loss", over="seconds", reports=reports)
-    assert found[["spent", "value", "fidelity"]].to_numpy().tolist() == [[4, 5, 1], [6, 4, 1], [9, 3, 2]]
+    steps = [[4, 5, 1], [6, 4, 1], [9, 3, 2], [30, 3, 2]]
+    assert found[["spent", "value", "fidelity"]].to_numpy().tolist() == steps
     epochs = analysis.incumbent(three(), "loss", over="fidelity", reports=reports)
-    assert epochs["spent"].tolist() == [1, 2, 3]
+    assert epochs["spent"].tolist() == [1, 2, 3, 15]
+
+
+@pytest.mark.parametrize("over", ["trials", "fidelity", "seconds", "gpu_seconds"])
+def test_with_and_without_reports_a_curve_ends_where_the_run_did(over: Any) -> None:
+    rows = frame(
+        trial("0000", 3.0, duration_s=9.0, fidelity=2.0),
+        trial("0001", math.nan, at=3.0, duration_s=20.0, status="failed", fidelity=math.nan),  # never reported
+    )
+    reports = pd.DataFrame({"run": "r", "trial_id": "0000", "attempt": 0, "fidelity": [1.0, 2.0], "loss": [5.0, 3.0]})
+    reports["elapsed_s"] = [4.0, 8.0]
+    ends = [
+        analysis.incumbent(rows, "loss", over=over, reports=given, gpus_per_trial=1)["spent"].iloc[-1]
+        for given in (None, reports)
+    ]
+    assert ends == [{"trials": 2, "fidelity": 2, "seconds": 23, "gpu_seconds": 29}[over]] * 2
 
 
 def test_an_incumbent_lasts_to_the_end_and_knows_its_mode_and_run() -> None:
@@ -164,9 +180,11 @@ def test_survival_counts_every_trial_that_reached_a_rung() -> None:
         trial("b", 1.0, status="stopped", fidelity=3.0),
         trial("c", math.nan, status="failed", fidelity=1.0),
         trial("d", 1.0, fidelity=9.0),
+        trial("e", 1.0, status="stopped", fidelity=9.0),
     )
     found = analysis.rung_survival(rows)
-    assert found.drop(columns="run").to_numpy().tolist() == [[1, 7, 4, 2, 1, 2 / 6], [3, 2, 1, 1, 0, 1 / 2]]
+    rungs = [[1, 8, 4, 3, 1, 3 / 7], [3, 3, 1, 2, 0, 2 / 3], [9, 2, 1, 1, 0, 1 / 2]]  # what completes is kept
+    assert found.drop(columns="run").to_numpy().tolist() == rungs
 
 
 def test_savings_are_what_the_stopped_would_have_trained() -> None:
