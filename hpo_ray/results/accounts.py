@@ -20,12 +20,13 @@ _VARIES = (
 )
 
 
-def cost(trials: pd.DataFrame, *, gpus_per_trial: float = 1.0) -> pd.DataFrame:
+def cost(trials: pd.DataFrame, *, gpus_per_trial: float = 0.0) -> pd.DataFrame:
     """What each run spent on trials of each status.
 
     Args:
         trials: As from `load_results`.
-        gpus_per_trial: How many GPUs a trial has.
+        gpus_per_trial: How many GPUs a trial has: the frame does not say. What each attempt held is in ``gpu_s`` of
+            ``load_results(path, level="cost")``.
 
     Returns:
         A row per run and status that occurs: ``run, status, trials, fidelity`` (trained by all of them, mostly epochs),

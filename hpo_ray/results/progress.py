@@ -24,7 +24,7 @@ def incumbent(
     *,
     over: Over = "trials",
     reports: pd.DataFrame | None = None,
-    gpus_per_trial: float = 1.0,
+    gpus_per_trial: float = 0.0,
 ) -> pd.DataFrame:
     """The best value so far, one row for each time that it changed, run by run.
 
@@ -36,12 +36,12 @@ def incumbent(
             epochs), ``seconds`` since the run's first trial started, or ``gpu_seconds`` (of all trials together, with
             pauses between a trial's attempts).
         reports: Every report, for the moment that each value came in; None: a trial's best value counts when it ends.
-        gpus_per_trial: How many GPUs a trial has, for ``gpu_seconds``.
+        gpus_per_trial: How many GPUs a trial has, for ``gpu_seconds``; the frame does not say.
 
     Returns:
         ``run, spent, value, trial_id, fidelity`` (where it was measured) and ``at`` (a time). Trials without a start do
-        not count; those without a finite value do, as spent. Each run's last row is repeated at all that it spent, so that a curve drawn in
-        steps ends where the run did.
+        not count; those without a finite value do, as spent. Each run's last row is repeated at all that it spent, so
+        that a curve drawn in steps ends where the run did.
 
     Raises:
         InvalidInput: A column is missing, `mode` or `over` is none of its values.

@@ -333,6 +333,8 @@ def test_cost_adds_up_by_status() -> None:
     found = analysis.cost(rows, gpus_per_trial=2).set_index("status")
     assert found.loc["completed", ["trials", "fidelity", "seconds", "gpu_seconds"]].tolist() == [2, 2, 50, 100]
     assert found["share"].sum() == 1
+    assert analysis.cost(rows)["gpu_seconds"].sum() == 0  # none is made up
+    assert analysis.incumbent(rows.assign(loss=1.0), "loss", over="gpu_seconds")["spent"].sum() == 0
 
 
 def test_failures_of_one_cause_are_one_row() -> None:
