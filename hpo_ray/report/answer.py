@@ -3,14 +3,19 @@
 from __future__ import annotations
 
 import math
+from typing import TYPE_CHECKING
 
 from hpo_ray.errors import InvalidInput
 from hpo_ray.report.blocks import Block, Facts, Paragraph, Section, Table
 from hpo_ray.report.refit import models
-from hpo_ray.report.sequels import sequels
+from hpo_ray.report.sequels import races, sequels
 from hpo_ray.report.subject import Subject, cell, in_words
 from hpo_ray.results.analysis import best
-from hpo_ray.screen import number
+from hpo_ray.results.summary import Z
+from hpo_ray.screen import number, shown_path
+
+if TYPE_CHECKING:
+    import pandas as pd
 
 
 def answer(subject: Subject) -> Section:
@@ -29,6 +34,12 @@ def answer(subject: Subject) -> Section:
         lead += " when its models answer together: " if "each" in test else ": "
         lead += f"error {test['error']:.2%}, 95 % interval {low:.2%} to {high:.2%}."
     blocks.append(Paragraph(lead))
+    for name, standing in races(run):
+        lost, winner = found["best_trial"], standing.winner
+        if winner not in (None, lost) and lost in standing.table["config_id"].tolist():
+            how = f"dropped trial {lost} and found" if lost in standing.dropped else "found"
+            sure = "better" if standing.real or lost in standing.dropped else "better on average, which may be luck"
+            blocks.append(Paragraph(f"A later race on new seeds, {name}, {how} trial {winner} {sure}.", True))
     blocks.append(Facts([(str(key), in_words(value)) for key, value in found["best_config"].items()]))
     trial = run.trials[found["best_trial"]]
     if trial.status in ("failed", "out_of_memory"):
@@ -40,6 +51,7 @@ def certainty(subject: Subject) -> Section:
     """Interval, posterior mean beside raw value, what makes the value flattering."""
     found = subject.summary
     blocks: list[Block] = []
+    noise = found["best_se"] or math.nan
     if found["best_trial"] is not None:
         n, tried = subject.measured, len(subject.run.trials)
         without = f" ({tried - n} without a value)" if n < tried else ""
@@ -47,7 +59,10 @@ def certainty(subject: Subject) -> Section:
         flattering = flattering if n > 1 else "There is one value"
         judged = "; the test error above is not." if found["test"] else "; no test data were left to judge it by."
         blocks.append(Paragraph(flattering + (judged if n > 1 else ": nothing to compare it with.")))
-        blocks += _posterior(subject) + (models(found["test"]) if found["test"] else [])
+        table = _posterior(subject)
+        noise = noise if table is None or math.isfinite(noise) else float(table.attrs["noise_sd"])
+        blocks += _by_both_rules(subject, table) if table is not None else []
+        blocks += models(found["test"]) if found["test"] else []
         if found["interval"] and not found["test"]:
             low, high, _ = found["interval"]
             said = f"95 % interval of the best value from {subject.metric}_se: {number(low)} to {number(high)}."
@@ -64,19 +79,40 @@ def certainty(subject: Subject) -> Section:
     times = "once" if (folds, repeats) == (1, 1) else f"{folds} × {repeats} times (folds × repeats)"
     other = "Another seed may find another winner." if found["best_trial"] is not None else "There is no winner."
     blocks.append(Paragraph(f"Each configuration was trained {times}; the seed is {seed}. {other}"))
-    blocks += [Paragraph(told) for told in sequels(subject.run)]
+    told = [Paragraph(each) for each in sequels(subject.run)]
+    blocks += told or _advice(subject, noise)
     return Section("certainty", "How sure it is", blocks)
 
 
-def _posterior(subject: Subject) -> list[Block]:
-    if subject.space is None or not subject.space.names or not subject.measured:
+def _advice(subject: Subject, noise: float) -> list[Block]:
+    """To race the best, where others' values lie within the interval of the best one; `noise` is one sd of a value."""
+    found = subject.summary
+    if found["best_trial"] is None or not subject.run.ended:
         return []
+    sign = -1.0 if subject.mode == "max" else 1.0
+    configs: dict[str, str] = {}
+    for trial in subject.run.trials.values():
+        row = trial.best_report(subject.metric, subject.mode)
+        if row and sign * (row.metrics[subject.metric] - found["best_value"]) <= Z * noise:
+            configs[trial.config_id] = trial.trial_id
+    if len(configs) < 2:
+        return []
+    n = "1 other configuration lies" if len(configs) == 2 else f"{len(configs) - 1} other configurations lie"
+    said = f"{n} within the best value's 95 % interval. To race the best on new seeds: "
+    return [Paragraph(f"{said}hpo-ray confirm {shown_path(subject.run.run_dir)}")]
+
+
+def _posterior(subject: Subject) -> pd.DataFrame | None:
+    if subject.space is None or not subject.space.names or not subject.measured:
+        return None
     try:
         table = best(subject.trials, subject.space, subject.metric, subject.mode)
     except InvalidInput:
-        return []
-    if not len(table) or not math.isfinite(float(table["mean"].iloc[0])):
-        return []
+        return None
+    return table if len(table) and math.isfinite(float(table["mean"].iloc[0])) else None
+
+
+def _by_both_rules(subject: Subject, table: pd.DataFrame) -> list[Block]:
     one, two = (str(name) for name in table["trial_id"])
     said = f"By posterior mean, which evens out luck, trial {one} is best"
     said += ", the same one." if one == two else f"; by its raw value alone it would be trial {two}."

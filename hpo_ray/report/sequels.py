@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from hpo_ray import confirming, history, journal, snapshot
 from hpo_ray.errors import InvalidInput
@@ -13,21 +13,44 @@ from hpo_ray.report.refit import is_refit
 from hpo_ray.results.summary import summarise
 from hpo_ray.screen import shown_path
 
+if TYPE_CHECKING:
+    from hpo_ray.results.racing import Standing
+
 
 def sequels(run: History) -> Iterator[str]:
     """A sentence for each run in the same folder that tried configurations of this one again, in name order.
 
     They are known by their configurations and their experiment's name, which begins as this one's.
     """
-    for folder in sorted(path.parent for path in run.run_dir.parent.glob(f"*/{journal.FILE_NAME}")):
-        if folder.name == run.run_dir.name or not _named_after(run, folder):
-            continue
-        try:
-            told = _told(run, history.load(folder))
-        except InvalidInput:
-            continue  # a race in which nothing has ended yet
+    for later in _later(run):
+        told = _told(run, later)
         if told:
-            yield f"{told} See its own report: hpo-ray report {shown_path(folder)}"
+            yield f"{told} See its own report: hpo-ray report {shown_path(later.run_dir)}"
+
+
+def races(run: History) -> Iterator[tuple[str, Standing]]:
+    """Each race beside a run between configurations of its own, in name order: its folder's name, how it stands."""
+    for later in _later(run):
+        if _is_race_of(run, later):
+            try:
+                yield later.run_dir.name, confirming.standing(later)
+            except InvalidInput:  # nothing in it has ended yet
+                continue
+
+
+def _later(run: History) -> Iterator[History]:
+    for folder in sorted(path.parent for path in run.run_dir.parent.glob(f"*/{journal.FILE_NAME}")):
+        if folder.name != run.run_dir.name and _named_after(run, folder):
+            try:
+                yield history.load(folder)
+            except InvalidInput:
+                continue
+
+
+def _is_race_of(run: History, later: History) -> bool:
+    race: Any = later.experiment.get("race")
+    ours = {name: trial.config for name, trial in run.trials.items()}
+    return bool(race) and all(ours.get(name) == config for name, config in race["contenders"].items())
 
 
 def _named_after(run: History, folder: Path) -> bool:
@@ -40,12 +63,14 @@ def _named_after(run: History, folder: Path) -> bool:
 
 
 def _told(run: History, later: History) -> str:
-    race: Any = later.experiment.get("race")
-    if race:
-        ours = {name: trial.config for name, trial in run.trials.items()}
-        if any(ours.get(name) != config for name, config in race["contenders"].items()):
+    if later.experiment.get("race"):
+        if not _is_race_of(run, later):
             return ""
-        return f"The best were raced on new seeds in {later.run_dir.name}: {confirming.standing(later).text()}."
+        try:
+            standing = confirming.standing(later)
+        except InvalidInput:  # nothing in it has ended yet
+            return ""
+        return f"The best were raced on new seeds in {later.run_dir.name}: {standing.text()}."
     found = summarise(later)
     same = [name for name, trial in run.trials.items() if trial.config == found["best_config"]]
     if not (is_refit(later) and found["test"] and same):

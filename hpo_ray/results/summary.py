@@ -10,7 +10,7 @@ from hpo_ray.results.intervals import wilson
 
 CONFIDENCE = 0.95
 # The two-sided 95 % point of the normal distribution.
-_Z = 1.959963984540054
+Z = 1.959963984540054
 
 
 def summarise(run: History) -> dict[str, Any]:
@@ -71,4 +71,4 @@ def _interval(run: History, test: dict[str, Any] | None) -> list[float] | None:
     if best is None or se is None:
         return None
     value = best[1].metrics[run.metric]
-    return [value - _Z * se, value + _Z * se, CONFIDENCE]
+    return [value - Z * se, value + Z * se, CONFIDENCE]

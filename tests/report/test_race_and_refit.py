@@ -168,6 +168,22 @@ def test_a_sweep_mentions_the_race_and_the_refit_beside_it(tmp_path: Path, capsy
             assert run(capsys, words[0], str(tmp_path / words[1]), *words[2:])[0] == 0
 
 
+def test_the_answer_of_a_sweep_says_that_a_race_found_better(tmp_path: Path) -> None:
+    with Journal(tmp_path / "sweep") as log:
+        log.append("run_started", experiment={**HEAD, "trials": 3, "space": SPACE}, environment={})
+        for number in (4, 5, 6):
+            reports = [{"val_error": 0.01 * number, "val_error_se": 0.01}]
+            trial(log, number, CONTENDERS[f"{number:04}"], reports)
+        log.append("run_ended", status="completed", reason="")
+    alone = told(tmp_path / "sweep")[0].text("p")
+    assert "1 other configuration lies within the best value's 95 % interval" in alone
+    assert "hpo-ray confirm" in alone
+    race(tmp_path / "race", {"0004": near(0.3, 2), "0005": near(0.02, 1)}, repeats=5)
+    [section] = [part for part in story_of(history.load(tmp_path / "sweep")).sections if part.key == "answer"]
+    assert "race, dropped trial 0004 and found trial 0005 better." in str(section.blocks[1])
+    assert "hpo-ray confirm" not in told(tmp_path / "sweep")[0].text("p")
+
+
 DAMAGE = [
     ("race", '"repeats":2', '"repeats":{}'),
     ("race", '"confidence":0.95', '"confidence":9'),
