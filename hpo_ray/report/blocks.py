@@ -10,6 +10,11 @@ if TYPE_CHECKING:
 
 Cell: TypeAlias = str | float | int | None
 
+_STATES = {
+    "running": "The run still goes on: this is how it stood when this was written.",
+    "broken off": "The run has not ended: its driver is gone. hpo-ray resume goes on with it.",
+}
+
 
 @dataclass(frozen=True)
 class Paragraph:
@@ -101,3 +106,8 @@ class Story:
     sections: list[Section]
     state: Literal["ended", "running", "broken off"] = "ended"
     statuses: dict[str, str] = field(default_factory=dict)
+
+    @property
+    def unended(self) -> str | None:
+        """A warning that this is not the end; None where it is."""
+        return _STATES.get(self.state)

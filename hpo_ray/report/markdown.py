@@ -15,6 +15,7 @@ _SPECIAL = re.compile(r"([\\`*_{}\[\]<>#|~&$])")
 def markdown(story: Story) -> str:
     """The text, in GitHub's dialect."""
     parts = [f"# {plain(story.title)}", plain(story.about)]
+    parts += [_block(Paragraph(story.unended, warning=True))] if story.unended else []
     for section in story.sections:
         parts.append(f"## {section.title}")
         parts += [text for block in section.blocks if (text := _block(block))]

@@ -25,11 +25,6 @@ from hpo_ray.report.blocks import (
 from hpo_ray.report.markup import Markup, joined, tag
 from hpo_ray.screen import number
 
-_STATES = {
-    "running": "The run still goes on: this is how it stood when the page was made.",
-    "broken off": "The run has not ended: its driver is gone. hpo-ray resume goes on with it.",
-}
-
 
 def page(story: Story) -> str:
     """The page's text."""
@@ -50,7 +45,7 @@ def page(story: Story) -> str:
         Markup(f"<style>{style}</style>"),
     )
     links = [tag("li", tag("a", section.title, href=f"#{section.key}")) for section in story.sections]
-    state = _STATES.get(story.state)
+    state = story.unended
     themes = [tag("option", name, value=name.lower()) for name in ("System", "Light", "Dark")]
     header = tag(
         "header",

@@ -150,6 +150,8 @@ def test_a_run_of_any_state_has_a_report(tmp_path: Path, name: str, options: dic
     assert story.state == ("ended" if options.get("ended", True) else "broken off")
     assert len(read.all("section")) == 8
     assert "## What failed, and why" in markdown(story)
+    for told in (read.text("p"), markdown(story)):
+        assert ("The run has not ended: its driver is gone" in told) == (story.state == "broken off")
 
 
 def test_what_a_run_holds_is_never_markup(tmp_path: Path) -> None:
