@@ -212,7 +212,7 @@ def fold(run_dir: Path, events: Iterable[Event], damaged: int = 0) -> History:
     return history
 
 
-def load(run_dir: Path) -> History:
+def load(run_dir: str | Path) -> History:
     """A run's history from its journal.
 
     Trials that never ended are `interrupted` once their driver is gone: the run has ended, or its process has died.
@@ -220,6 +220,7 @@ def load(run_dir: Path) -> History:
     Raises:
         InvalidInput: `run_dir` is not a run.
     """
+    run_dir = Path(run_dir)
     log = journal.read(run_dir)
     history = fold(run_dir.absolute(), log.events, log.damaged)
     if history.ended is not None or lock.holder(run_dir) is None:

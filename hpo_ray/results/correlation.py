@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
-from hpo_ray.results.values import require
+from hpo_ray.results.values import require, require_confidence
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -46,11 +46,12 @@ def fidelity_correlation(
         as is `rho` below 3 or where all values are equal.
 
     Raises:
-        InvalidInput: A column is missing.
+        InvalidInput: A column is missing, or `confidence` is not between 0 and 1.
     """
     import pandas as pd
 
     require(reports, "run", "trial_id", "fidelity", metric)
+    require_confidence(confidence)
     rows: list[dict[str, Any]] = []
     finite = reports[np.isfinite(reports[metric].astype("float64"))]
     chosen = sorted(fidelities) if fidelities is not None else _fidelities(finite)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 import os
+from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any, Literal
 
 from hpo_ray.errors import InvalidInput, Problem, nearest
@@ -18,7 +19,9 @@ Level = Literal["trials", "reports", "rungs", "failures", "cost"]
 _log = logging.getLogger(__name__)
 
 
-def load_results(path: str | os.PathLike[str], level: Level = "trials") -> pd.DataFrame:
+def load_results(
+    path: str | os.PathLike[str] | Sequence[str | os.PathLike[str]], level: Level = "trials"
+) -> pd.DataFrame:
     """Load one run, or many, as one frame.
 
     Directories of plain Ray Tune are read as well, from its JSON files: they have no rungs, failures or cost, and say
@@ -26,26 +29,27 @@ def load_results(path: str | os.PathLike[str], level: Level = "trials") -> pd.Da
 
     Args:
         path: A run directory; a glob such as ``runs/*`` or ``runs/**`` (at any depth); or either as a URI that pyarrow
-            knows, such as ``s3://bucket/runs/**`` or ``file:///data/runs/*``.
+            knows, such as ``s3://bucket/runs/**`` or ``file:///data/runs/*``; or a list of these, a run counting once.
         level: One row for each: ``trials``: trial; ``reports``: report that counts (one a fidelity); ``rungs``:
             decision of a rung; ``failures``: attempt that went wrong; ``cost``: attempt.
 
     Returns:
         The columns of the table under "Results in pandas" in the README. Rows of many runs follow each other in name
-        order; a column that a run lacks is missing there. Times are UTC, durations seconds. Runs of one name are told
-        apart in ``run`` by the folders above them. A metric whose name another column has is ``metrics/<name>``.
+        order, those of a list in its order; a column that a run lacks is missing there. Times are UTC, durations
+        seconds. Runs of one name are told apart in ``run`` by the folders above them. A metric whose name another
+        column has is ``metrics/<name>``.
         Lines that cannot be read are left out, with a warning in the log ``hpo_ray.results.frame``.
 
     Raises:
-        InvalidInput: There is no run at `path`, none that can be read, or `level` is none of these.
+        InvalidInput: There is no run at `path` or one of it, none that can be read, or `level` is none of these.
     """
-    from hpo_ray.results import places, source, tables
+    from hpo_ray.results import source, tables
 
     if level not in tables.COLUMNS:
         raise InvalidInput(Problem("level", f"'{level}' is not a level; {nearest(level, tables.COLUMNS)}"))
     found: list[tuple[Place, Table]] = []
     problems: list[Problem] = []
-    for place in places.find(path):
+    for place in _places(path):
         try:
             table, damaged = source.load(place, level)
         except InvalidInput as error:
@@ -60,6 +64,17 @@ def load_results(path: str | os.PathLike[str], level: Level = "trials") -> pd.Da
     for problem in problems:
         _log.warning("%s; the run is left out", problem)
     return _frame(level, _names([place for place, _ in found]), [table for _, table in found])
+
+
+def _places(path: Any) -> list[Place]:
+    from hpo_ray.results import places
+
+    paths = list(path) if isinstance(path, list | tuple) else [path]
+    if not paths or not all(isinstance(each, str | os.PathLike) for each in paths):
+        expected = "expected a run directory, a glob or a URI, or a list of them"
+        raise InvalidInput(Problem("path", f"{path!r:.80} is no path: {expected}"))
+    found = {place.path: place for each in paths for place in places.find(each)}
+    return list(found.values())
 
 
 def _names(found: list[Place]) -> list[str]:

@@ -7,7 +7,7 @@ a forest's steps blur small effects and take noise for interactions (`benchmarks
 from __future__ import annotations
 
 import itertools
-from collections.abc import Hashable
+from collections.abc import Hashable, Mapping
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -18,7 +18,8 @@ from hpo_ray.errors import InvalidInput, Problem, nearest
 from hpo_ray.gp import outputs
 from hpo_ray.gp.columns import Array
 from hpo_ray.results import anova
-from hpo_ray.results.surrogate import fit
+from hpo_ray.results.surrogate import as_space, fit
+from hpo_ray.results.values import require_confidence
 from hpo_ray.space import Domain
 
 if TYPE_CHECKING:
@@ -39,7 +40,7 @@ OTHERS = 128
 
 def importance(
     trials: pd.DataFrame,
-    space: SearchSpace,
+    space: SearchSpace | Mapping[str, Any],
     metric: str,
     mode: str = "min",
     *,
@@ -60,7 +61,7 @@ def importance(
 
     Args:
         trials: As from `load_results`; of several runs if their objective is the same.
-        space: What was searched.
+        space: What was searched; or as in an experiment: ``{"lr": "loguniform(1e-5, 1e-1)"}``.
         metric: The metric; its last value counts.
         mode: ``min`` or ``max``; shares are the same but for `tamed`.
         tamed: Whether values far worse than the others are drawn in (`hpo_ray.results.surrogate.tame`): for a loss that
@@ -77,17 +78,23 @@ def importance(
 
         `importance` is midway between the posterior mean's share, which lacks what the data cannot resolve, and the
         median over functions drawn from the posterior, which counts it in. The interval holds both the percentile and
-        the basic interval of the draws, and 0.01 more on either side. With two different values or none all is 0.
+        the basic interval of the draws, and 0.01 more on either side. Where all values are equal all is 0, with
+        fewer than two all is NaN.
 
     Raises:
-        InvalidInput: A column is missing, `mode` is neither, or no configuration lies in the space.
+        InvalidInput: A column is missing, `mode` is neither, `confidence` is not between 0 and 1, or no configuration
+            lies in the space.
     """
     import pandas as pd
 
+    require_confidence(confidence)
+    space = as_space(space)
     names, d = space.names, len(space.names)
     surrogate = fit(trials, space, metric, mode, tamed=tamed)
     keys = [(i,) for i in range(d)] + [(i, j) for i in range(d) for j in range(i + 1, d)]
-    estimates = dict.fromkeys(keys, (0.0, 0.0, 0.0))
+    # Equal values say that nothing mattered there; no value says nothing.
+    measured = int(np.isfinite(trials[metric].to_numpy(dtype=float, na_value=np.nan)).sum())
+    estimates = dict.fromkeys(keys, (0.0, 0.0, 0.0) if measured >= 2 else (np.nan, np.nan, np.nan))
     active = np.ones(d)
     about: dict[Hashable | None, Any] = {"trials": 0, "r2": 0.0, "noise_sd": 0.0, "note": _nothing(trials, metric)}
     if surrogate is not None and d:
@@ -123,7 +130,7 @@ def importance(
 
 def partial_dependence(
     trials: pd.DataFrame,
-    space: SearchSpace,
+    space: SearchSpace | Mapping[str, Any],
     metric: str,
     parameters: str | tuple[str, str],
     mode: str = "min",
@@ -138,7 +145,7 @@ def partial_dependence(
 
     Args:
         trials: As from `load_results`.
-        space: What was searched.
+        space: What was searched; or as in an experiment: ``{"lr": "loguniform(1e-5, 1e-1)"}``.
         metric: The metric.
         parameters: One name, or two.
         mode: ``min`` or ``max``.
@@ -155,6 +162,8 @@ def partial_dependence(
     """
     import pandas as pd
 
+    require_confidence(confidence)
+    space = as_space(space)
     names = [parameters] if isinstance(parameters, str) else list(parameters)
     wrong = [Problem(name, f"it is not in the search space; {nearest(name, space.names)}") for name in names]
     if problems := [problem for problem in wrong if problem.key not in space.names]:

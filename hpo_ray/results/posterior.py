@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Hashable
+from collections.abc import Hashable, Mapping
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from threadpoolctl import threadpool_limits
 
-from hpo_ray.results.surrogate import Surrogate, config_of, fit
-from hpo_ray.results.values import losses, require, sign_of
+from hpo_ray.results.surrogate import Surrogate, as_space, config_of, fit
+from hpo_ray.results.values import losses, require, require_confidence, sign_of
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -22,7 +22,7 @@ COLUMNS = ["rule", "run", "trial_id", "config_id", "fidelity", "value", "mean", 
 
 def best(
     trials: pd.DataFrame,
-    space: SearchSpace,
+    space: SearchSpace | Mapping[str, Any],
     metric: str,
     mode: str = "min",
     *,
@@ -44,7 +44,7 @@ def best(
 
     Args:
         trials: As from `load_results`; of several runs if their objective is the same.
-        space: What was searched.
+        space: What was searched; or as in an experiment: ``{"lr": "loguniform(1e-5, 1e-1)"}``.
         metric: The metric.
         mode: ``min`` or ``max``.
         confidence: Of the interval.
@@ -52,17 +52,21 @@ def best(
 
     Returns:
         Two rows, ``rule`` being ``posterior mean`` and ``raw value``; one trial may be both. ``value`` is its last, or
-        for the second rule its best, ``mean`` and the interval ``low`` to ``high`` are the posterior's, NaN where there
+        for the second rule its best, ``fidelity`` where it was measured (NaN for a best value that is not the last),
+        ``mean`` and the interval ``low`` to ``high`` are the posterior's, NaN where there
         is none: with fewer than two different values, or a configuration outside the space; the first rule then takes
         the best last value. Empty without a finite value. ``attrs``: ``noise_sd``, the standard deviation of a repeated
         trial's value (NaN without a posterior), and ``r2`` (see `Surrogate`).
 
     Raises:
-        InvalidInput: A column is missing, `mode` is neither, or no configuration lies in the space.
+        InvalidInput: A column is missing, `mode` is neither, `confidence` is not between 0 and 1, or no configuration
+            lies in the space.
     """
     import pandas as pd
 
     require(trials, "run", "trial_id", "config_id", "status", "fidelity", metric)
+    require_confidence(confidence)
+    space = as_space(space)
     last = losses(trials, metric, mode).to_numpy(dtype=float)
     lowest = last
     if f"{metric}_best" in trials.columns:
@@ -97,7 +101,9 @@ def best(
         rows.append(
             {
                 "rule": rule,
-                **{name: trials[name].iloc[i] for name in ("run", "trial_id", "config_id", "fidelity")},
+                **{name: trials[name].iloc[i] for name in ("run", "trial_id", "config_id")},
+                # Of a value that is not the last the frame does not say where it was measured.
+                "fidelity": trials["fidelity"].iloc[i] if value == last[i] else math.nan,
                 "value": sign * float(value),
                 "mean": sign * mean,
                 "low": sign * mean - width * sd,

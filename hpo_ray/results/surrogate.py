@@ -6,7 +6,7 @@ Must not know: what is asked of it (a winner, importances, a slice). Losses insi
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -19,11 +19,11 @@ from hpo_ray.gp import kernel, outputs, surrogate
 from hpo_ray.gp.columns import Array, Columns, Integers, Mask
 from hpo_ray.gp.surrogate import Posterior, Prior
 from hpo_ray.results.values import losses, require, sign_of
+from hpo_ray.space import SearchSpace
 
 if TYPE_CHECKING:
     import pandas as pd
 
-    from hpo_ray.space import SearchSpace
 
 # Wider about the noise than the searcher's, which would take noise for a rugged function, and smoother: a search
 # gains by looking where a rugged function might be low, an analysis would report the ruggedness.
@@ -215,6 +215,19 @@ def fit(
     with threadpool_limits(1, user_api="blas"):
         model = _most_probable(features, owner, (bent.z - centre) / spread, extra)
     return Surrogate(space, columns, rows, model, levels is not None, centre, spread, sign_of(mode), _left_out(model))
+
+
+def as_space(space: SearchSpace | Mapping[str, Any]) -> SearchSpace:
+    """A search space, also from what an experiment has of it.
+
+    Raises:
+        InvalidInput: That is no search space.
+    """
+    if isinstance(space, SearchSpace):
+        return space
+    if isinstance(space, Mapping):
+        return SearchSpace.parse(dict(space))
+    raise InvalidInput(Problem("space", f"{space!r:.80} is no search space: `hpo_ray.results.space_of(run)` has it"))
 
 
 def tame(y: Array) -> outputs.Warped:

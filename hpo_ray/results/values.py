@@ -28,6 +28,14 @@ def require(frame: pd.DataFrame, *columns: str) -> None:
         raise InvalidInput(*problems)
 
 
+def require_confidence(confidence: float) -> None:
+    """InvalidInput unless it is between 0 and 1, ends excluded."""
+    if not 0 < confidence < 1:
+        raise InvalidInput(
+            Problem("confidence", f"{confidence!r} is out of range: expected between 0 and 1, e.g. 0.95")
+        )
+
+
 def missing(value: Any) -> bool:
     """Whether a frame has nothing there: None, NaN, NaT or NA, the last of which no comparison takes."""
     import pandas as pd

@@ -171,6 +171,41 @@ def test_best_of_one_of_none_and_of_failed_trials() -> None:
     assert not len(analysis.best(rows.tail(1), space, "loss"))
 
 
+def test_a_best_value_has_its_own_fidelity_or_none() -> None:
+    rows = frame(trial("0000", 2.0, fidelity=50.0), trial("0001", 3.0, fidelity=50.0)).assign(**{"config/x": 0.5})
+    same = analysis.best(rows, {"x": "uniform(0, 1)"}, "loss").set_index("rule")
+    assert same["fidelity"].tolist() == [50, 50]
+    earlier = rows.assign(loss_best=[1.0, 3.0])
+    found = analysis.best(earlier, {"x": "uniform(0, 1)"}, "loss").set_index("rule")
+    assert found.loc["raw value", "value"] == 1
+    assert math.isnan(found.loc["raw value", "fidelity"])
+    assert found.loc["posterior mean", "fidelity"] == 50
+
+
+@pytest.mark.parametrize("confidence", [0.0, 1.0, 95, -0.5, math.nan])
+def test_a_confidence_out_of_range_is_named(confidence: float) -> None:
+    rows, space = frame(trial("0000", 2.0)).assign(**{"config/x": 0.5}), {"x": "uniform(0, 1)"}
+    reports = pd.DataFrame({"run": "r", "trial_id": ["0"], "fidelity": 1.0, "loss": 1.0})
+    for call in (
+        lambda: analysis.best(rows, space, "loss", confidence=confidence),
+        lambda: analysis.importance(rows, space, "loss", confidence=confidence),
+        lambda: analysis.partial_dependence(rows, space, "loss", "x", confidence=confidence),
+        lambda: analysis.fidelity_correlation(reports, "loss", confidence=confidence),
+    ):
+        with pytest.raises(InvalidInput, match=r"confidence: .* expected between 0 and 1"):
+            call()
+
+
+def test_without_values_importance_is_unknown_and_with_equal_ones_none() -> None:
+    space = {"x": "uniform(0, 1)"}
+    none = frame(trial("0000", math.nan), trial("0001", math.nan)).assign(**{"config/x": [0.1, 0.9]})
+    for rows in (none, none.head(0)):
+        assert analysis.importance(rows, space, "loss")[["importance", "low", "high"]].isna().all(axis=None)
+    assert analysis.importance(none.assign(loss=1.0), space, "loss")["importance"].tolist() == [0]
+    with pytest.raises(InvalidInput, match=r"space: .* is no search space"):
+        analysis.importance(none, None, "loss")  # type: ignore[arg-type]
+
+
 # Rungs
 
 

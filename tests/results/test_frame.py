@@ -126,6 +126,16 @@ def test_wrong_arguments_are_named(tmp_path: Path) -> None:
         load_results(tmp_path / "nothing/*")
 
 
+def test_a_list_of_paths_is_one_frame_and_anything_else_is_named(tmp_path: Path) -> None:
+    a, b = write_run(tmp_path / "a"), write_run(tmp_path / "b")
+    found = load_results([str(b), a, tmp_path / "*"])
+    assert found["run"].tolist() == ["b"] * 4 + ["a"] * 4
+    assert history.load(str(a)).run_dir == a
+    for wrong in (None, [], 3, [a, None]):
+        with pytest.raises(InvalidInput, match="is no path: expected a run directory, a glob or a URI"):
+            load_results(wrong)  # type: ignore[arg-type]
+
+
 def test_loading_needs_no_ray_and_no_torch(tmp_path: Path) -> None:
     write_run(tmp_path / "r")
     code = (
