@@ -21,8 +21,9 @@ from hpo_ray.report.markdown import markdown, plain
 from hpo_ray.report.markup import escaped, tag
 from hpo_ray.report.page import page
 from hpo_ray.report.story import story_of
+from hpo_ray.results import space_of
 from hpo_ray.results.frame import load_results
-from tests.report.journals import HOSTILE, sweep
+from tests.report.journals import HOSTILE, SPACE, sweep
 
 VOID = {"meta", "input", "br", "hr"}
 
@@ -217,6 +218,10 @@ def test_numbers_that_no_axis_holds_are_told_and_not_drawn(tmp_path: Path, huge:
     text = page(story)
     assert "Not drawn: its values are beyond ±1e+100." in Page(text).text("p")
     assert not re.search(r"\b(inf|nan)\b", Page(text).text("p", "h3"))
+
+
+def test_the_space_of_a_run_is_what_it_searched(run_dir: Path) -> None:
+    assert list(space_of(str(run_dir)).names) == list(SPACE)
 
 
 def test_elements_and_cells_escape_by_themselves() -> None:
