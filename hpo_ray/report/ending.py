@@ -51,8 +51,9 @@ def failed(subject: Subject) -> Section:
                 tail = "\n".join(trace.splitlines()[-TRACEBACK_LINES:])
                 blocks.append(Code(f"The traceback's end, trial {example}", tail, folded=True))
     if again:
+        attempts = "1 attempt went wrong and was" if len(again) == 1 else f"{len(again)} attempts went wrong and were"
         rows = [[name, fault.cause, fault.fidelity, fault.reason] for name, fault in again[:100]]
-        blocks.append(Paragraph(f"{len(again)} attempts went wrong and were tried again."))
+        blocks.append(Paragraph(f"{attempts} tried again."))
         blocks.append(Table("Attempts that were tried again", ["trial", "cause", subject.unit, "reason"], rows))
     return Section("failures", "What failed, and why", blocks)
 

@@ -44,7 +44,7 @@ def _pictures(subject: Subject) -> list[Block]:
     shares = importance(sample, space, metric, mode, tamed=True)
     if shares.attrs["note"]:
         blocks.append(Paragraph(f"Take this chapter with care: {shares.attrs['note']}.", warning=True))
-    if len(sample) == MOST_FITTED:
+    if len(sample) < subject.measured:
         blocks.append(Paragraph(f"Computed from {MOST_FITTED} trials, spread evenly from the best to the worst."))
     columns = {"parameter": "parameter", "with": "together with", "importance": "share", "low": "90 % from"}
     columns |= {"high": "to", "active": "in use"}

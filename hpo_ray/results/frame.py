@@ -57,7 +57,8 @@ def load_results(
             continue
         if damaged:
             limit = "torn, not JSON, not an event of ours, or too long"
-            _log.warning("%s: %d damaged lines are left out (%s)", place, damaged, limit)
+            said = "1 damaged line is" if damaged == 1 else f"{damaged} damaged lines are"
+            _log.warning("%s: %s left out (%s)", place, said, limit)
         found.append((place, table))
     if not found:
         raise InvalidInput(*problems)

@@ -55,7 +55,7 @@ def importance(shares: pd.DataFrame, metric: str) -> Figure:
         InvalidInput: A column is missing.
     """
     require(shares, "parameter", "with", "importance", "low", "high")
-    rows = shares.head(MOST_BARS).to_dict("records")
+    rows = shares[shares["importance"].notna()].head(MOST_BARS).to_dict("records")
     with mpl.rc_context({**STYLE, "axes.grid.axis": "x", "hatch.linewidth": 0.6}):
         figure = Figure(figsize=(SIZE[0], 1.1 + 0.32 * max(len(rows), 1)), layout="constrained")
         axes = figure.subplots()

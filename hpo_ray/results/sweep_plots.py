@@ -215,6 +215,8 @@ def fidelity_correlation(table: pd.DataFrame, metric: str, fidelity: str = "repo
             first = rows.iloc[0]
             sure = f" ({first['low']:.2f} to {first['high']:.2f})" if math.isfinite(first["low"]) else ""
             pair = f"{fidelity} {first['low_fidelity']:g} ranks the {first['n']:g} survivors as {fidelity} {top:g} does"
+            if not abs(first["rho"]) > 0 or not first["low"] * first["high"] > 0:
+                pair = f"Too few to tell whether {pair}"
             title = f"{pair}: ρ = {first['rho']:.2f}{sure}"
             title = title[0].upper() + title[1:]
         titled(axes, title)
