@@ -30,7 +30,7 @@ def show_command(
     if trial_id is None:
         show(run, as_json)
         return
-    trial = run.trials.get(trial_id) or run.trials.get(trial_id.zfill(4))
+    trial = run.trials.get(trial_id) or (run.trials.get(trial_id.zfill(4)) if trial_id else None)
     if trial is None:
         raise InvalidInput(Problem("TRIAL", f"the run has no trial '{trial_id}'; {nearest(trial_id, run.trials)}"))
     words = trial_words(run, trial)

@@ -5,8 +5,10 @@ Knows no Ray, no pandas, and nothing of what the events mean; nothing in it is e
 
 from __future__ import annotations
 
+import contextlib
 import errno
 import fcntl
+import itertools
 import json
 import math
 import os
@@ -17,13 +19,15 @@ from pathlib import Path
 from typing import Any
 
 from hpo_ray import events, plain
-from hpo_ray.errors import InvalidInput, Problem, RunFailed
+from hpo_ray.errors import InvalidInput, Problem, RunFailed, nearest
 
 Event = events.Event
 FILE_NAME = "events.jsonl"
 VERSION = 1
 # Each event is written at once, so that a killed driver loses nothing; the disk is made to keep it at most this often.
 SYNC_PERIOD_S = 0.5
+# Neighbours of a path that is no run, among which the one that was meant is looked for.
+MOST_LOOKED_AT = 1000
 # How often a full disk is tried again.
 FULL_PERIOD_S = 2.0
 _FULL = "waiting until there is room (Ctrl-C ends the sweep, which can be resumed)"
@@ -181,7 +185,7 @@ def read(run_dir: Path, offset: int = 0) -> Log:
                     elif event["event"] in events.KNOWN:
                         found.append(event)
     except (FileNotFoundError, NotADirectoryError):
-        message = f"'{run_dir}' is not a run: it has no {FILE_NAME}"
+        message = f"'{run_dir}' is not a run: it has no {FILE_NAME}{_what_else(run_dir)}"
         raise InvalidInput(Problem("run", message)) from None
     except OSError as error:
         reason = "it is a link" if error.errno == errno.ELOOP else error.strerror
@@ -200,8 +204,22 @@ def find_runs(pattern: str | os.PathLike[str]) -> list[Path]:
         return [path]
     found = sorted(folder for folder in _glob(str(pattern)) if (folder / FILE_NAME).is_file())
     if not found:
-        raise InvalidInput(Problem("run", f"no run found at '{pattern}': expected folders that hold {FILE_NAME}"))
+        message = f"no run found at '{pattern}': expected folders that hold {FILE_NAME}{_what_else(path)}"
+        raise InvalidInput(Problem("run", message))
     return found
+
+
+def _what_else(path: Path) -> str:
+    """What a path that is no run may have been meant for, as the end of a sentence."""
+    with contextlib.suppress(OSError, ValueError):
+        if any(path.glob("experiment_state-*.json")):
+            return "; it is plain Ray Tune's, which `load_results` and `hpo-ray export` read"
+        if any((folder / FILE_NAME).is_file() for folder in itertools.islice(path.glob("*"), MOST_LOOKED_AT)):
+            return f"; its folders are runs: '{path}/*'"
+        beside = itertools.islice(path.absolute().parent.glob("*"), MOST_LOOKED_AT)
+        runs = [str(path.parent / folder.name) for folder in beside if (folder / FILE_NAME).is_file()]
+        return f"; {nearest(str(path), runs)}" if runs else ""
+    return ""
 
 
 def encode(value: Any) -> Any:

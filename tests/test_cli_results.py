@@ -32,7 +32,7 @@ def runs(ray_here: None, tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder
 
 
-def test_runs_are_listed_the_latest_last(runs: Path, capfd: pytest.CaptureFixture[str]) -> None:
+def test_runs_are_listed_the_latest_last(runs: Path, in_tmp: Path, capfd: pytest.CaptureFixture[str]) -> None:
     code, out, _ = told(capfd, "ls", f"{runs}/*", "--json")
     assert code == 0
     rows = json.loads(out)["runs"]
@@ -47,6 +47,16 @@ def test_runs_are_listed_the_latest_last(runs: Path, capfd: pytest.CaptureFixtur
     code, _, err = told(capfd, "ls", f"{runs}/nothing-*")
     assert code == 2
     assert "no run found" in err
+    (in_tmp / "tune").mkdir()
+    (in_tmp / "tune" / "experiment_state-2026.json").touch()
+    for path, meant in (
+        (runs / "random-00", f"did you mean '{runs / 'random-0'}'?"),
+        (runs, f"its folders are runs: '{runs}/*'"),
+        (Path("tune"), "it is plain Ray Tune's"),
+    ):
+        for command in ("show", "best", "report", "ls"):
+            code, _, err = told(capfd, command, str(path))
+            assert (code, meant in " ".join(err.split())) == (2, True), (command, err)
 
 
 def test_a_run_that_cannot_be_read_does_not_hide_the_others(
