@@ -211,6 +211,8 @@ def compare_command(
         raise InvalidInput(
             Problem("--by", f"all runs have the {by} '{trials[by].iloc[0]}': there is nothing to compare")
         )
+    for text in _unequal(list(found.values()), by):
+        note(text)
     ranked = analysis.ranks(trials, metric, mode, by=by)
     compared = analysis.compare(trials, metric, mode, by=by)
     if as_json:
@@ -220,6 +222,23 @@ def compare_command(
     out().print(f"best {metric} ({mode}) of {len(found)} runs, paired by seed", highlight=False)
     for table in (ranked, compared):
         out().print(table.round(5).to_string(index=False), soft_wrap=True, highlight=False, markup=False)
+
+
+def _unequal(runs: list[History], by: str) -> list[str]:
+    """What else the runs differ in, which a comparison of groups takes for the groups' doing."""
+    told = []
+    counts = [len(run.trials) for run in runs]
+    if len(set(counts)) > 1:
+        told.append(f"the runs have {min(counts)} to {max(counts)} trials: more tries find better ones")
+    for key in ("searcher", "scheduler"):
+        chosen = (run.experiment.get(key) for run in runs)
+        names = {str(one.get("name") if isinstance(one, dict) else one) for one in chosen}
+        if key != by and len(names) > 1:
+            told.append(f"the runs differ in their {key}, too: {', '.join(sorted(names))}")
+    unfinished = [run.run_dir.name for run in runs if run.ended is None]
+    if unfinished:
+        told.append(f"not ended: {', '.join(unfinished)}")
+    return told
 
 
 def _written(value: Any) -> str:

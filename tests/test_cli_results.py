@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 import subprocess
 from pathlib import Path
 from typing import Any
@@ -145,6 +146,22 @@ def test_groups_are_compared_by_seed(runs: Path, capfd: pytest.CaptureFixture[st
     assert difference["difference"] == pytest.approx(sign * gap)
     assert difference["pairs"] == 2
     assert told(capfd, "compare", f"{runs}/*")[0] == 0
+
+
+def test_what_else_compared_runs_differ_in_is_told(runs: Path, in_tmp: Path, capfd: pytest.CaptureFixture[str]) -> None:
+    code, _, err = told(capfd, "compare", f"{runs}/*")
+    assert (code, err) == (0, "")
+    for name in ("random-0", "hyperopt-0"):
+        shutil.copytree(runs / name, in_tmp / name)
+    path = in_tmp / "random-0" / "events.jsonl"
+    lines = path.read_text().splitlines(keepends=True)
+    first = next(number for number, line in enumerate(lines) if '"0002"' in line)
+    path.write_text("".join(lines[:first]).replace('"scheduler":{"name":"none"', '"scheduler":{"name":"asha"'))
+    code, _, err = told(capfd, "compare", "random-0", "hyperopt-0")
+    assert code == 0
+    assert "the runs have 2 to 3 trials: more tries find better ones" in err
+    assert "the runs differ in their scheduler, too: asha, none" in err
+    assert "not ended: random-0" in err
 
 
 @pytest.mark.parametrize(("file", "level"), [("t.csv", "trials"), ("t.parquet", "reports"), ("f.parquet", "failures")])
