@@ -41,7 +41,8 @@ lint: $(STAMP)   ## Check style and types.
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
 
-check-slow: $(STAMP)  ## The tests that take minutes.
+check-slow: $(STAMP)  ## The tests that take minutes; Ray's jobs among them, which need its dashboard installed.
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check --editable '.[cluster]'
 	$(BIN)/python -m pytest -m slow -rs
 
 bench: $(STAMP)  ## Ratios against peers on the same work; tables in benchmarks/results/.
