@@ -98,7 +98,7 @@ def test_a_pause_is_told_and_the_step_after_it_waits(slot: Callable[..., Slot], 
     one = slot(objective, small_disk, timeout_s=8.0)  # less than the time between two messages of a paused trial
     for _ in range(2):
         answer = one.step()
-        assert answer["paused"] == f"no room to save checkpoint 1 in '{small_disk / '0000'}'"
+        assert answer["paused"] == f"no room to save checkpoint 1 in '{small_disk / '0000'}'; once there is some"
         assert not answer["done"]
         assert "report" not in answer
     ballast.unlink()

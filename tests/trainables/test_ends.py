@@ -231,7 +231,7 @@ def test_a_trial_waits_for_room_and_goes_on(start: Start, small_disk: Path) -> N
     ballast = fill(small_disk)
     ballast.write_bytes(bytes(3 * 2**20))  # room for the output and half a checkpoint
     worker.run(spec)
-    assert worker.next_message(20) == Paused(f"no room to save checkpoint 1 in '{spec.dir}'")
+    assert worker.next_message(20) == Paused(f"no room to save checkpoint 1 in '{spec.dir}'; once there is some")
     assert worker.next_message(3) is None  # it has tried again, and does not say so every time
     assert not list(spec.dir.glob("*checkpoint*"))
     assert not list(spec.dir.glob(".partial-*"))
