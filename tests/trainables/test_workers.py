@@ -120,7 +120,7 @@ def one_is_wrong(config: dict[str, Any], trial: Any) -> None:
         distributed.all_reduce(torch.ones(1))
 
 
-@pytest.mark.parametrize("rank", [0, 1])
+@pytest.mark.parametrize("rank", [pytest.param(0, marks=pytest.mark.slow), 1])
 def test_the_one_that_is_wrong_is_named_and_not_those_that_wait_for_it(in_tmp: Path, rank: int) -> None:
     space = {"rank": rank, "x": "choice(1, 2)"}
     overrides = [workers(2), "retry.max_retries=0"]
@@ -135,6 +135,7 @@ def uneven(config: dict[str, Any], trial: Any) -> None:
         trial.report(loss=step)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("more", [-1, 1])
 def test_workers_that_report_unequally_often_are_told_so(in_tmp: Path, more: int) -> None:
     overrides = [workers(2), "retry.max_retries=0"]
