@@ -87,7 +87,7 @@ class TrialActor(tune.Trainable):
         if self._running:
             self._stop()
         self._seat.worker.close(grace_s=UNWIND_GRACE_S if self._unwinding else 0.0)
-        self._peers.close()
+        self._peers.close(self._stopping, grace_s=UNWIND_GRACE_S)
 
     def _stop(self) -> None:
         self._seat.worker.decide(False)
@@ -146,6 +146,7 @@ class TrialActor(tune.Trainable):
         self._seat.replace_if_gone(self._seat.worker.unwind(UNWIND_GRACE_S))
         if len(self._peers):
             self._peers.unwind(self._stopping, UNWIND_GRACE_S)
+            self._stopping = []
 
     def _reported(self, report: Report) -> dict[str, Any]:
         # Only what the scheduler reads stands at the top: there Tune gives names such as `done` its own meaning.

@@ -198,7 +198,10 @@ class Peers:
                 self._replace(rank)
         self._due = {}
 
-    def close(self) -> None:
+    def close(self, stopping: list[Any], grace_s: float) -> None:
+        """End them, after what `stop` began, if anything: their `finally` blocks are waited for, too."""
+        if stopping:
+            ray.wait(stopping, num_returns=len(stopping), timeout=grace_s)
         for peer in self._peers:
             ray.kill(peer)
 

@@ -90,7 +90,7 @@ def average_gradients(parameters: Sequence[nn.Parameter], weight: float | Tensor
         distributed.all_reduce(flat)
         flat /= total
         for parameter, values in zip(some, flat.split([p.numel() for p in some]), strict=True):
-            parameter.grad = values.view(parameter.shape).clone(memory_format=torch.preserve_format)
+            parameter.grad = values.view(parameter.shape)
     return True
 
 
