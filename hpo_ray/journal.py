@@ -8,6 +8,7 @@ from __future__ import annotations
 import contextlib
 import errno
 import fcntl
+import glob
 import itertools
 import json
 import math
@@ -218,7 +219,7 @@ def _what_else(path: Path) -> str:
             return f"; its folders are runs: '{path}/*'"
         beside = itertools.islice(path.absolute().parent.glob("*"), MOST_LOOKED_AT)
         runs = [str(path.parent / folder.name) for folder in beside if (folder / FILE_NAME).is_file()]
-        return f"; {nearest(str(path), runs)}" if runs else ""
+        return f"; {nearest(str(path), runs)}" if runs and not glob.has_magic(str(path)) else ""
     return ""
 
 
@@ -256,7 +257,5 @@ def _mend_tail(path: Path) -> None:
 
 
 def _glob(pattern: str) -> Iterator[Path]:
-    import glob
-
     # Path.glob takes no absolute pattern.
     return (Path(name) for name in glob.glob(pattern, recursive=True))  # noqa: PTH207
