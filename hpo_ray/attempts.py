@@ -91,8 +91,10 @@ def bundles_of(experiment: Experiment, trial: TrialRecord) -> list[dict[str, flo
     return [{name: amount / workers for name, amount in total.items()} for _ in range(workers)]
 
 
-def lost(error: str) -> dict[str, str]:
-    """How an attempt ends whose process Ray has lost, by what Ray says."""
+def lost(error: str, preempted: bool = False) -> dict[str, str]:
+    """How an attempt ends whose process Ray has lost, by what Ray says; `preempted`: with its machine, on notice."""
+    if preempted:
+        return {"status": "failed", "reason": f"its machine was taken back; {error}", "cause": "preempted"}
     memory = RAY_OUT_OF_MEMORY in error
     status, cause = ("out_of_memory", "out_of_memory") if memory else ("failed", "lost")
     return {"status": status, "reason": error, "cause": cause}

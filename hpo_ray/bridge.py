@@ -5,6 +5,7 @@ Knows Tune's protocols; decides nothing.
 
 from __future__ import annotations
 
+import pickle
 import re
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -45,6 +46,15 @@ def error_of(trial: Any) -> str:
     return f"the trial's process was lost: {text}" if text else "the trial's process was lost"
 
 
+def preempted(trial: Any) -> bool:
+    """Whether a trial's process was lost because its machine was taken back with notice, as spot machines are."""
+    try:
+        # Written by Tune in this process a moment ago, into this driver's own scratch folder.
+        return bool(getattr(pickle.loads(Path(trial.pickled_error_file).read_bytes()), "preempted", False))
+    except Exception:  # whatever an unpickled error may do
+        return False
+
+
 class Suggestions(Searcher):
     """The searcher that Tune sees: it hands out attempts."""
 
@@ -79,7 +89,7 @@ class Events(Callback):
         guarded(self._driver, self._driver.ended, trial.trial_id)
 
     def on_trial_error(self, iteration: int, trials: list, trial: Any, **info: Any) -> None:
-        guarded(self._driver, self._driver.ended, trial.trial_id, error_of(trial))
+        guarded(self._driver, self._driver.ended, trial.trial_id, error_of(trial), preempted(trial))
 
 
 class Stops(Stopper):

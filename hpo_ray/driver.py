@@ -167,15 +167,21 @@ class Driver:
         pieces = {"micro_batches": trial.micro_batches} if trial.micro_batches > 1 else {}
         self._append("trial_started", trial, ray_id=ray_id, gpus=gpus_of(self.experiment, trial), **pieces)
 
-    def ended(self, ray_id: str, error: str = "") -> None:
-        """An attempt is over. `error`: what Ray says where its process, not the objective, failed."""
+    def ended(self, ray_id: str, error: str = "", preempted: bool = False) -> None:
+        """An attempt is over.
+
+        Args:
+            ray_id: Tune's name for it.
+            error: What Ray says where its process, not the objective, failed.
+            preempted: Whether that was because its machine was taken back with notice.
+        """
         trial = self._attempts.pop(ray_id, None)
         if trial is None:
             return
         # Nothing noted: Tune ended it because the whole run ends.
         end = self._ends.pop(ray_id, {"status": "interrupted", "reason": self.stopping or "the run failed"})
         if error:
-            end = lost(error)
+            end = lost(error, preempted)
         if end["status"] == "completed" and not trial.reports:
             end = {"status": "failed", "reason": "the objective ended without a report"}
         if end["status"] in ("failed", "out_of_memory"):

@@ -11,8 +11,9 @@ from dataclasses import dataclass
 from hpo_ray.experiment import RetryConfig
 from hpo_ray.history import Fault
 
-# Not the trial's doing, so not counted against it: its node or Ray's own process was lost, the disk was full.
-NOT_ITS_FAULT = ("lost", "disk_full")
+# Not the trial's doing, so not counted against it: its node or Ray's own process was lost, its machine was taken back
+# with notice, the disk was full.
+NOT_ITS_FAULT = ("lost", "preempted", "disk_full")
 # A trial whose process is lost so often without getting any further is likely the cause after all.
 LOST_LIMIT = 5
 # Wrong in the same way however often it is tried.
@@ -52,7 +53,7 @@ def decide(
         return None
     if newest.cause in NOT_ITS_FAULT:
         stuck = [fault for fault in faults if fault.cause == newest.cause and _same(fault.fidelity, newest.fidelity)]
-        if len(stuck) > LOST_LIMIT:
+        if len(stuck) > LOST_LIMIT and newest.cause != "preempted":
             return None
         return Again(FULL_WAIT_S * 2 ** (len(stuck) - 1) if newest.cause == "disk_full" else 0.0, micro_batches, gpus)
     counted = [fault for fault in faults if fault.cause not in NOT_ITS_FAULT]

@@ -50,6 +50,8 @@ _TUNE_ENVIRONMENT = {
     "RAY_CHDIR_TO_TRIAL_DIR": "0",
     "RAY_AIR_NEW_OUTPUT": "0",
     "RAY_USAGE_STATS_ENABLED": "0",
+    # Else Tune starts a trial again by itself, unseen, whose machine was taken away with notice; `retries` does that.
+    "RAY_TRAIN_COUNT_PREEMPTION_AS_FAILURE": "1",
     # Ray ends a process that has lost its control process, natively and after a minute: we notice sooner (`watch`).
     "RAY_gcs_rpc_server_reconnect_timeout_s": "600",
 }

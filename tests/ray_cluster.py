@@ -4,6 +4,7 @@ Says on stdout where it is, a line of JSON, then does what it is told on stdin, 
 
     kill N      end node N, its processes and theirs, at once
     raylet N    kill node N's own process only: what it has started lives on
+    drain N     give node N three seconds' notice, as a cloud does that takes a spot machine back, then end it
     freeze N    stop node N as it stands, as if its network were cut
     thaw N      let it go on
     gcs         kill the head's control process
@@ -23,11 +24,14 @@ import sys
 import time
 from typing import Any
 
+from ray._raylet import GcsClient
 from ray.cluster_utils import Cluster
+from ray.core.generated import autoscaler_pb2
 
 from tests.processes import descendants
 
 PR_SET_CHILD_SUBREAPER = 36
+NOTICE_S = 3.0
 
 
 class Nodes:
@@ -56,6 +60,17 @@ class Nodes:
     def raylet(self, number: int) -> None:
         """Not waited for: while its number is taken its workers think that it lives, as in a container without init."""
         self._raylet(number).kill()
+
+    def drain(self, number: int) -> None:
+        deadline = time.time() + NOTICE_S
+        control, node = GcsClient(address=self._cluster.address), self._nodes[number]
+        words = "the cloud takes the machine back"
+        taken, why = control.drain_node(
+            node.node_id, autoscaler_pb2.DRAIN_NODE_REASON_PREEMPTION, words, int(1000 * deadline)
+        )
+        assert taken, why
+        time.sleep(max(0.0, deadline - time.time()))
+        self.kill(number)
 
     def freeze(self, number: int) -> None:
         raylet = self._raylet(number)

@@ -157,13 +157,13 @@ def check_whole(trials: int, before: list[Row]) -> None:
         assert event["event"] != "trial_reported" or attempt in under_way, "a report of an attempt that had ended"
 
 
-def check_lost() -> None:
+def check_lost(cause: str = "lost", reason: str = "the trial's process was lost: The actor ") -> None:
     """Trials were lost with their node, which was not held against them, and went on where they had come to."""
     faults = [event for event in events_of(Path("r"), "trial_ended") if event.get("cause")]
     assert faults
     for fault in faults:
-        assert (fault["cause"], fault["status"]) == ("lost", "interrupted")
-        assert fault["reason"].startswith("the trial's process was lost: The actor ")
+        assert (fault["cause"], fault["status"]) == (cause, "interrupted")
+        assert fault["reason"].startswith(reason)
         reports = events_of(Path("r"), "trial_reported", fault["trial_id"])
         came_to = max(event["fidelity"] for event in reports if event["attempt"] == fault["attempt"])
         first = next(event for event in reports if event["attempt"] == fault["attempt"] + 1)
@@ -181,6 +181,16 @@ def test_a_node_that_dies_costs_its_trials_a_restart_from_their_last_checkpoint(
         check_whole(5, before)
         check_lost()
         assert json.loads(driver.out)["failed"] == 0  # nothing of Ray's about the node is on stdout
+
+
+@pytest.mark.slow
+def test_a_node_that_is_taken_back_with_notice_costs_its_trials_a_restart_that_is_not_their_fault() -> None:
+    with RayCluster() as cluster, sweep(cluster, 5, "retry.max_retries=0") as driver:
+        before = both_at_work(cluster)
+        cluster.tell("drain 1")
+        assert driver.end() == 0, driver.err
+        check_whole(5, before)
+        check_lost("preempted", "its machine was taken back; the trial's process was lost: The actor ")
 
 
 @pytest.mark.slow

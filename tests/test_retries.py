@@ -63,6 +63,10 @@ def test_what_is_not_the_trials_doing_does_not_count_unless_it_gets_nowhere(caus
     assert after(*stuck, fault("killed")) == Again(1.0, 1, 0.0)
 
 
+def test_a_machine_that_is_taken_back_is_never_held_against_the_trial() -> None:
+    assert after(*[fault("preempted")] * (3 * LOST_LIMIT), retry={"max_retries": 0}) == Again(0.0, 1, 0.0)
+
+
 def test_out_of_memory_comes_back_smaller_where_the_objective_heeds_it() -> None:
     oom = fault("out_of_memory", "OutOfMemoryError")
     assert after(oom, splits=True) == Again(1.0, 2, 0.0)

@@ -26,6 +26,7 @@ LAST_WORDS_S = 3.0
 LOOK_S = 0.2
 
 GOOD = ("completed", "stopped")
+LOST = ("lost", "preempted")
 # What torch says in a process that waits for another which is gone.
 _CONSEQUENCES = ("gloo", "NCCL", "ProcessGroup", "DistBackendError", "DistNetworkError", "DistStoreError", "TCPStore")
 
@@ -194,7 +195,7 @@ class Peers:
         self._look(0.0)
         for rank in range(1, len(self._peers) + 1):
             outcome = self._said.get(rank)
-            if rank in self._due.values() or not isinstance(outcome, Ended) or outcome.cause == "lost":
+            if rank in self._due.values() or not isinstance(outcome, Ended) or outcome.cause in LOST:
                 self._replace(rank)
         self._due = {}
 
@@ -217,7 +218,8 @@ class Peers:
                 self._said[rank] = ray.get(reference)
             except ray.exceptions.RayError as error:
                 said = " ".join(str(error).split())[:300]
-                self._said[rank] = Ended("failed", f"its process was lost: {said}", cause="lost")
+                cause = "preempted" if getattr(error, "preempted", False) else "lost"
+                self._said[rank] = Ended("failed", f"its process was lost: {said}", cause=cause)
 
     def _replace(self, rank: int) -> None:
         with contextlib.suppress(ray.exceptions.RayError):
