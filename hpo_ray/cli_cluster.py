@@ -32,8 +32,11 @@ def doctor_command(
         str | None, typer.Option("--address", help="auto or host:port of a cluster; without it, this machine alone.")
     ] = None,
     storage: Annotated[
-        str, typer.Option("--storage", help="Where run directories are to lie: a folder, or a URI (s3://…).")
-    ] = "runs",
+        str | None,
+        typer.Option(
+            "--storage", help="Where runs are to lie: a folder or a URI; default: storage.uri, or runs.", metavar="PLACE"
+        ),
+    ] = None,
     as_json: Annotated[bool, typer.Option("--json", help="Print the findings as JSON on stdout.")] = False,
     config_dir: ConfigDir = None,
 ) -> int:

@@ -13,6 +13,7 @@ import itertools
 import json
 import math
 import os
+import re
 import time
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
@@ -212,6 +213,8 @@ def find_runs(pattern: str | os.PathLike[str]) -> list[Path]:
 
 def _what_else(path: Path) -> str:
     """What a path that is no run may have been meant for, as the end of a sentence."""
+    if re.match(r"[a-z][a-z0-9+.-]+:/", str(path)):
+        return "; runs at a URI are for `hpo-ray resume` and `export`, and `hpo_ray.load_results`"
     with contextlib.suppress(OSError, ValueError):
         if any(path.glob("experiment_state-*.json")):
             return "; it is plain Ray Tune's, which `load_results` and `hpo-ray export` read"

@@ -159,7 +159,7 @@ ALLOWED: dict[str, set[str]] = {
         "snapshot",
     },
     "cli_report": {"errors", "console", "history", "report", "screen"},
-    "doctor": {"errors", "config", "environment", "lr_range", "preflight", "session"},
+    "doctor": {"errors", "config", "environment", "lr_range", "preflight", "session", "storage"},
     "submission": {"errors", "config", "lr_range", "runner", "session"},
     "cli_cluster": {"console", "doctor", "errors", "history", "journal", "submission"},
     "cli": {

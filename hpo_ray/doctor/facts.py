@@ -1,6 +1,7 @@
 """What a machine has, as its own processes find it: versions, GPUs, /dev/shm, disks, folders, open ports.
 
-Travels to nodes as its own text, so that it works where hpo_ray is missing or old: standard library only.
+Travels to nodes as its own text, so that it works where hpo_ray is missing or old: standard library only, but for
+what travels with it (`gather.TRAVEL`).
 """
 
 from __future__ import annotations
@@ -20,6 +21,8 @@ from collections.abc import Iterator, Mapping
 from importlib import metadata
 from pathlib import Path
 from typing import Any
+
+from hpo_ray.storage.address import is_uri, opened
 
 PACKAGES = ("ray", "torch", "torchvision", "hpo-ray")
 _SEEN_WITHIN_S = 5.0  # what another node wrote, on a file server that remembers folders for a while
@@ -44,7 +47,7 @@ class Probe:
             "torch_cuda": _torch_cuda(),
             "gpus": _gpus(),
             "shm": _space("/dev/shm"),
-            "disks": {"temporary files": _space("/tmp"), **({} if "://" in folder else {"results": _space(folder)})},
+            "disks": {"temporary files": _space("/tmp"), **({} if is_uri(folder) else {"results": _space(folder)})},
             "paths": {key: _what(path) for key, path in paths.items()},
             "token": _token(),
             "tls": os.environ.get("RAY_USE_TLS", "0") not in ("", "0"),
@@ -58,7 +61,7 @@ class Probe:
     def write(self, folder: str, name: str) -> str:
         """Leave a file in a folder (or a URI that pyarrow opens); what went wrong, or empty."""
         try:
-            if "://" in folder:
+            if is_uri(folder):
                 filesystem, place = _opened(folder)
                 with filesystem.open_output_stream(f"{place}/{name}") as out:
                     out.write(name.encode())
@@ -83,7 +86,7 @@ class Probe:
     def remove(self, folder: str, name: str) -> None:
         """Take the file away again."""
         with contextlib.suppress(Exception):
-            if "://" in folder:
+            if is_uri(folder):
                 filesystem, place = _opened(folder)
                 filesystem.delete_file(f"{place}/{name}")
             else:
@@ -92,7 +95,7 @@ class Probe:
 
 def standing(path: str) -> str:
     """The nearest folder at or above a path that there is; a URI as it is."""
-    if "://" in path:
+    if is_uri(path):
         return path
     here = Path(path).expanduser().absolute()
     while not here.is_dir():
@@ -101,15 +104,13 @@ def standing(path: str) -> str:
 
 
 def _opened(uri: str) -> tuple[Any, str]:
-    from pyarrow import fs
-
-    filesystem, place = fs.FileSystem.from_uri(uri)
+    filesystem, place = opened(uri)
     return filesystem, place.rstrip("/")
 
 
 def _holds(folder: str, name: str) -> bool:
     try:
-        if "://" in folder:
+        if is_uri(folder):
             filesystem, place = _opened(folder)
             with filesystem.open_input_stream(f"{place}/{name}") as file:
                 return bool(file.read() == name.encode())

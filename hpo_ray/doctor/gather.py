@@ -18,10 +18,13 @@ from typing import Any
 
 from hpo_ray.doctor import facts
 from hpo_ray.environment import local_gpus
+from hpo_ray.storage import address as uris
 
 # For a node's first worker process to start and answer; then for each further question.
 ANSWERS_WITHIN_S = 60.0
 _CLOCK_READINGS = 5
+# What goes to the nodes as its own text: there may be no hpo_ray there, or another one.
+TRAVEL = (facts, uris)
 _HEAD = "node:__internal_head__"
 
 # Tries to come in without a token: as a process of its own, because Ray reads its mode once.
@@ -119,7 +122,8 @@ def _probes() -> Iterator[dict[str, Any]]:
     from ray import cloudpickle
     from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
-    cloudpickle.register_pickle_by_value(facts)
+    for module in TRAVEL:
+        cloudpickle.register_pickle_by_value(module)
     try:
         kind = ray.remote(num_cpus=0)(facts.Probe)
         probes = {
@@ -132,7 +136,8 @@ def _probes() -> Iterator[dict[str, Any]]:
             for probe in probes.values():
                 ray.kill(probe)
     finally:
-        cloudpickle.unregister_pickle_by_value(facts)
+        for module in TRAVEL:
+            cloudpickle.unregister_pickle_by_value(module)
 
 
 def _answers(asked: Mapping[str, Any], timeout_s: float = ANSWERS_WITHIN_S) -> dict[str, Any]:
@@ -178,4 +183,5 @@ def _shared(storage: str, folder: str, probes: Mapping[str, Any]) -> dict[str, A
 def _storage(
     storage: str, folder: str, errors: Mapping[str, str], seen: Mapping[str, list[str]] | None = None
 ) -> dict[str, Any]:
+    storage, folder = uris.shown(storage), uris.shown(folder)
     return {"asked": storage, "folder": folder, "errors": dict(errors), "seen": dict(seen or {})}

@@ -175,8 +175,12 @@ def _storage(nodes: Nodes, storage: Mapping[str, Any]) -> Iterator[Finding]:
             by_error.setdefault(error, []).append(name)
     for error, names in by_error.items():
         found = f"'{folder}' cannot be written to {on(names, nodes)}".rstrip() + f": {error}"
-        missing = error == "No such file or directory"
-        advice = "mount it there under the same path" if missing else "give the account that Ray runs as the right to"
+        if "://" in folder:
+            advice = "see that the bucket is there and that the nodes' environment or role has credentials for it"
+        elif error == "No such file or directory":
+            advice = "mount it there under the same path"
+        else:
+            advice = "give the account that Ray runs as the right to"
         yield Finding("problem", "storage", found, f"{advice}, or choose another: --storage")
     wrote = [name for name, error in errors.items() if not error]
     apart = [name for name, found in seen.items() if name in wrote and len(found) < len(wrote)]

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
+from urllib.parse import unquote, urlsplit
 
 from hpo_ray import config, lr_range
 from hpo_ray.doctor import gather
@@ -13,10 +14,11 @@ from hpo_ray.doctor.judge import judge
 from hpo_ray.errors import InvalidInput, Problem
 from hpo_ray.preflight import check_address
 from hpo_ray.session import ray_session
+from hpo_ray.storage.address import is_uri, problem_of
 
 
 def visit(
-    overrides: Sequence[str], address: str | None, storage: str, config_dir: Path | None
+    overrides: Sequence[str], address: str | None, storage: str | None, config_dir: Path | None
 ) -> tuple[list[Finding], dict[str, Any]]:
     """Look at a cluster, or at this machine.
 
@@ -24,18 +26,18 @@ def visit(
         overrides: Of an experiment whose data, weights and needs are to be looked at; none: only the machines.
         address: ``auto`` or ``host:port``; None: what ``ray.address`` among the overrides says, or else this machine
             alone, and no Ray is started.
-        storage: Where run directories are to lie.
+        storage: Where run directories are to lie: a folder or a URI; None: the experiment's `storage.uri`, or ``runs``.
         config_dir: The user's own choices.
 
     Returns:
         The findings, and the facts that they rest on.
 
     Raises:
-        InvalidInput: The experiment or the address is wrong, or the cluster cannot be joined.
+        InvalidInput: The experiment, the address or the storage is wrong, or the cluster cannot be joined.
     """
     overrides, address = _addressed(overrides, address)
-    place = storage if "://" in storage else str(Path(storage).expanduser().absolute())
-    paths, needs = _asked(overrides, address, config_dir)
+    paths, needs, uri = _asked(overrides, address, config_dir)
+    place = _placed(storage, uri)
     if address is None:
         seen = {**gather.here(paths, place), "door": None, "needs": needs}
         return judge(seen), seen
@@ -63,12 +65,24 @@ def _addressed(overrides: Sequence[str], address: str | None) -> tuple[list[str]
     return [text for text in overrides if text not in said], address or (given[-1] if given else None)
 
 
+def _placed(storage: str | None, uri: str | None) -> str:
+    """The storage to look at."""
+    place = storage or uri or "runs"
+    if is_uri(place):
+        if wrong := problem_of(place):
+            raise InvalidInput(Problem("--storage" if storage else "storage.uri", wrong))
+        if not place.startswith("file:"):
+            return place
+        place = unquote(urlsplit(place).path)
+    return str(Path(place).expanduser().absolute())
+
+
 def _asked(
     overrides: Sequence[str], address: str | None, config_dir: Path | None
-) -> tuple[dict[str, str], dict[str, float] | None]:
-    """What an experiment's trials read, and how much one needs."""
+) -> tuple[dict[str, str], dict[str, float] | None, str | None]:
+    """What an experiment's trials read, how much one needs, and the URI that it is kept at."""
     if not overrides and config_dir is None:
-        return {}, None
+        return {}, None, None
     document = config.load(overrides, config_dir)
     if address is not None:
         document.data["ray"] = {"address": "auto"}  # its size is the cluster's to know
@@ -82,4 +96,5 @@ def _asked(
     target = (experiment.trainable.target or "").rpartition(":")[0]
     if target.endswith(".py"):
         paths["trainable.target"] = str(Path(target).parent)
-    return paths, {"cpus": experiment.resources.cpus_per_trial, "gpus": experiment.resources.gpus_per_trial}
+    needs = {"cpus": experiment.resources.cpus_per_trial, "gpus": experiment.resources.gpus_per_trial}
+    return paths, needs, experiment.storage.uri
