@@ -34,7 +34,9 @@ def doctor_command(
     storage: Annotated[
         str | None,
         typer.Option(
-            "--storage", help="Where runs are to lie: a folder or a URI; default: storage.uri, or runs.", metavar="PLACE"
+            "--storage",
+            help="Where runs lie: a folder or a URI; default: storage.uri, or runs.",
+            metavar="PLACE",
         ),
     ] = None,
     as_json: Annotated[bool, typer.Option("--json", help="Print the findings as JSON on stdout.")] = False,
