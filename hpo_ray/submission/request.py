@@ -69,7 +69,8 @@ def run_directory(name: str, out: str | None) -> str:
 def script(run: str, overrides: Sequence[str], config_dir: Path | None) -> str:
     """The job's shell script: puts the code beside the run, where a later cluster finds it, and starts or resumes.
 
-    A run that is there goes on as it was started, with those overrides that a resumption may change.
+    A run that is there goes on as it was started, with those overrides that a resumption may change; one that is still
+    running is refused, and its code left alone.
     """
     path = PurePosixPath(run)
     start = ["run", *overrides, "ray.address=auto", *(["--config-dir", str(config_dir)] if config_dir else [])]
@@ -78,6 +79,9 @@ def script(run: str, overrides: Sequence[str], config_dir: Path | None) -> str:
         [
             "set -e",
             f"run={_quoted(path)} code={_quoted(path.parent / '.code' / path.name)}",
+            # A run that is under way works with the code there; this says so.
+            """if hpo-ray status "$run" --json 2>&1 | grep -q '"state": "running"'; then""",
+            'exec hpo-ray resume "$run"; fi',
             'mkdir -p "$code"; cp -R . "$code"; cd "$code"',
             'if [ -e "$run/events.jsonl" ]; then',
             f'exec hpo-ray resume "$run" {shlex.join([*go_on, "ray.address=auto"])}; fi',

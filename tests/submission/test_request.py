@@ -65,7 +65,8 @@ def test_the_script_starts_a_run_and_resumes_one_that_is_there(in_tmp: Path, out
     for folder in (home, package, tools):
         folder.mkdir()
     (package / "my.py").write_text("")
-    (tools / "hpo-ray").write_text('#!/bin/sh\npwd\nprintf "%s\\n" "$@"\n')
+    status = """if [ "$1" = status ]; then printf '{"state": "%s"}' "$(cat "$2/driver.lock")"; exit; fi"""
+    (tools / "hpo-ray").write_text(f'#!/bin/sh\n{status}\npwd\nprintf "%s\\n" "$@"\n')
     (tools / "hpo-ray").chmod(0o755)
     out = out.format(tmp=in_tmp)
     run = Path(out.replace("~", str(home)))
@@ -83,6 +84,10 @@ def test_the_script_starts_a_run_and_resumes_one_that_is_there(in_tmp: Path, out
     run.mkdir()
     (run / "events.jsonl").touch()
     assert called() == [code, "resume", str(run), "trials=3", "stop.wall_time_s=5", "ray.address=auto"]
+    (run / "driver.lock").write_text("running")
+    Path(code, "my.py").unlink()
+    assert called() == [str(package), "resume", str(run)]  # which refuses
+    assert not Path(code, "my.py").exists()
 
 
 def test_an_address_without_a_dashboard_is_a_mistake(work: Path, capfd: pytest.CaptureFixture[str]) -> None:
