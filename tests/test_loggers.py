@@ -105,7 +105,7 @@ def test_a_journal_is_written_to_its_end_though_its_driver_is_killed(tmp_path: P
 def test_the_end_of_a_run_does_not_wait_for_long(tmp_path: Path) -> None:
     run_dir = write(tmp_path / "a", LINES)
     background = Background(run_dir, ["tensorboard"])
-    [(_, process, _)] = background._started
+    [(_, process)] = background._started
     os.kill(process.pid, signal.SIGSTOP)
     began = time.monotonic()
     background.close(0.2)

@@ -7,24 +7,21 @@ process, the sweep does not notice; what it has not written, `hpo-ray export` wr
 from __future__ import annotations
 
 import contextlib
-import os
 import queue
 import select
-import subprocess
 import sys
-import threading
 import time
 from collections.abc import Sequence
+from functools import partial
 from pathlib import Path
 
+from hpo_ray.beside import Process, stand_back
 from hpo_ray.errors import HpoRayError
 from hpo_ray.loggers import LOGGERS
 from hpo_ray.loggers.exporting import open_sink
 from hpo_ray.loggers.follower import Follower
 
 PERIOD_S = 1.0
-# The processor is the trials'.
-_NICENESS = 10
 
 
 class Background:
@@ -38,51 +35,32 @@ class Background:
             names: Keys of `LOGGERS`.
         """
         self.messages: queue.SimpleQueue[str] = queue.SimpleQueue()
-        self._started: list[tuple[str, subprocess.Popen[str], threading.Thread]] = []
+        self._started: list[tuple[str, Process]] = []
         for name in names:
+            gone = partial(self._gone, name, run_dir)
             try:
-                # A session of its own: a terminal's Ctrl-C is the driver's to handle.
-                process = subprocess.Popen(
-                    [sys.executable, "-m", "hpo_ray.loggers.background", str(run_dir), name],
-                    stdin=subprocess.PIPE,
-                    stdout=subprocess.PIPE,
-                    stderr=subprocess.DEVNULL,
-                    text=True,
-                    errors="replace",
-                    start_new_session=True,
-                )
+                process = Process(__name__, str(run_dir), name, hear=self.messages.put, gone=gone)
             except OSError as error:
-                self.messages.put(_ended(name, run_dir, str(error.strerror)))
+                gone(str(error.strerror))
                 continue
-            listener = threading.Thread(target=self._listen, args=(name, run_dir, process), name=name, daemon=True)
-            listener.start()
-            self._started.append((name, process, listener))
+            self._started.append((name, process))
 
     def close(self, patience_s: float) -> None:
         """Say that the journal is complete, and wait a while for what is left to be written."""
-        for _, process, _ in self._started:
-            with contextlib.suppress(OSError):
-                process.stdin.close()  # type: ignore[union-attr]  # it is a pipe
+        for _, process in self._started:
+            process.close()
         deadline = time.monotonic() + patience_s
-        for name, process, listener in self._started:
-            listener.join(max(0.0, deadline - time.monotonic()))
-            if listener.is_alive():
+        for name, process in self._started:
+            if not process.wait(deadline - time.monotonic()):
                 self.messages.put(f"{name} is still being written, in the background (process {process.pid})")
 
-    def _listen(self, name: str, run_dir: Path, process: subprocess.Popen[str]) -> None:
-        with contextlib.suppress(OSError, ValueError):
-            for line in process.stdout or ():
-                self.messages.put(line.rstrip())
-        code = process.wait()
-        if code:
-            how = f"was killed by signal {-code}" if code < 0 else f"ended with exit code {code}"
-            self.messages.put(_ended(name, run_dir, f"its process {how}"))
+    def _gone(self, name: str, run_dir: Path, why: str) -> None:
+        self.messages.put(_ended(name, run_dir, why))
 
 
 def follow(run_dir: Path, name: str) -> None:
     """Write a run for a logger until standard input ends, which means that its driver is done, or dead."""
-    with contextlib.suppress(OSError):
-        os.nice(_NICENESS)
+    stand_back()
 
     def failed(name: str, error: Exception) -> None:
         words = " ".join(str(error).split())[:300]

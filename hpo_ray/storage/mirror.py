@@ -12,7 +12,6 @@ import math
 import os
 import queue
 import select
-import subprocess
 import sys
 import threading
 import time
@@ -21,6 +20,7 @@ from pathlib import Path
 from typing import BinaryIO
 
 from hpo_ray import journal, lock
+from hpo_ray.beside import Process, stand_back
 from hpo_ray.storage.carrying import MANIFEST
 from hpo_ray.storage.holding import PATIENCE_S, RETRY_S
 from hpo_ray.storage.store import Store, Unreachable
@@ -28,8 +28,6 @@ from hpo_ray.storage.store import Store, Unreachable
 # A journal that grows is copied this often, but for one that takes long: at most a tenth of the time is spent copying.
 PERIOD_S = 5.0
 SHARE = 10.0
-# The processor is the trials'.
-_NICENESS = 10
 _LOOK_S = 0.2
 
 
@@ -46,24 +44,12 @@ class Mirror:
         self.messages: queue.SimpleQueue[str] = queue.SimpleQueue()
         self._run_dir = run_dir
         self._tasks: queue.SimpleQueue[dict[str, str] | None] = queue.SimpleQueue()
-        self._process: subprocess.Popen[str] | None = None
-        self._ended_well = False
+        self._process: Process | None = None
         try:
-            # A session of its own: a terminal's Ctrl-C is the driver's to handle, and it outlives a killed driver.
-            self._process = subprocess.Popen(
-                [sys.executable, "-m", "hpo_ray.storage.mirror", str(run_dir), uri],
-                stdin=subprocess.PIPE,
-                stdout=subprocess.PIPE,
-                stderr=subprocess.DEVNULL,
-                text=True,
-                errors="replace",
-                start_new_session=True,
-            )
+            self._process = Process(__name__, str(run_dir), uri, hear=self.messages.put, gone=self._gone)
         except OSError as error:
-            self.messages.put(self._stale(str(error.strerror)))
+            self._gone(str(error.strerror))
             return
-        self._listener = threading.Thread(target=self._listen, name="storage-mirror", daemon=True)
-        self._listener.start()
         threading.Thread(target=self._tell, name="storage-tasks", daemon=True).start()
 
     def forget(self, path: str) -> None:
@@ -78,32 +64,19 @@ class Mirror:
         """
         self._tasks.put({"end": "end"})
         self._tasks.put(None)
-        while self._process is not None and self._listener.is_alive():
-            self._listener.join(_LOOK_S)
+        while self._process is not None and not self._process.wait(_LOOK_S):
             look()
 
     def _tell(self) -> None:
         """Pass tasks on, from a thread of its own: a pipe whose reader waits for the storage takes only so much."""
         assert self._process is not None
-        assert self._process.stdin is not None
         with contextlib.suppress(OSError, ValueError):
             while (task := self._tasks.get()) is not None:
-                self._process.stdin.write(json.dumps(task) + "\n")
-                self._process.stdin.flush()
+                self._process.tell(json.dumps(task))
 
-    def _listen(self) -> None:
-        assert self._process is not None
-        with contextlib.suppress(OSError, ValueError):
-            for line in self._process.stdout or ():
-                self.messages.put(line.rstrip())
-        code = self._process.wait()
-        if code:
-            how = f"was killed by signal {-code}" if code < 0 else f"ended with exit code {code}"
-            self.messages.put(self._stale(f"its process {how}"))
-
-    def _stale(self, why: str) -> str:
+    def _gone(self, why: str) -> None:
         way = f"`hpo-ray resume {self._run_dir}` brings the journal there up to date"
-        return f"the storage is no longer written to: {why}; once the run has ended, {way}"
+        self.messages.put(f"the storage is no longer written to: {why}; once the run has ended, {way}")
 
 
 class Copier:
@@ -207,8 +180,7 @@ class Copier:
 
 def keep(run_dir: Path, uri: str) -> None:
     """Copy a run's journal as it grows, until the driver says on standard input that it is done, or is dead."""
-    with contextlib.suppress(OSError):
-        os.nice(_NICENESS)
+    stand_back()
 
     def say(text: str) -> None:
         with contextlib.suppress(OSError):  # the driver may be gone
