@@ -153,11 +153,13 @@ def confirm_command(
     as_json: AsJson = False,
 ) -> int:
     """Try a run's best configurations again, on fresh seeds and folds, against each other: is the winner one?"""
-    from hpo_ray import confirming, runner
+    from hpo_ray import confirming, lock, runner
 
     experiment = confirming.experiment_of(
         run_dir, top=top, repeats=repeats, folds=folds, confidence=confidence, overrides=changes or []
     )
+    if lock.holder(run_dir) is not None:
+        note(f"'{run_dir}' is still running: what is raced is the best of it so far")
     with _answered(as_json), Screen(quiet or as_json) as listener:
         history = runner.start(experiment, out=out, listener=listener)
     show(history, as_json)

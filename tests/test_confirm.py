@@ -11,6 +11,7 @@ import pytest
 
 import hpo_ray
 from hpo_ray import confirming, history
+from hpo_ray.lock import Lock
 from hpo_ray.searchers.race import RaceSearcher
 from hpo_ray.space import SearchSpace
 from tests.sweeps import events_of, told
@@ -69,8 +70,9 @@ def test_the_command_answers_with_the_verdict(ray_here: None, in_tmp: Path, capf
     )
     options = ["experiment=function", "trainable.target=my.py:train", "space.x=uniform(0, 1)", "searcher=random"]
     assert told(capfd, "run", *options, "trials=3", "--out", "r", "--quiet")[0] == 0
-    code, out, _ = told(capfd, "confirm", "r", "--top", "2", "--repeats", "4", "--out", "c", "--quiet")
-    assert code == 0
+    with Lock(in_tmp / "r"):
+        code, out, err = told(capfd, "confirm", "r", "--top", "2", "--repeats", "4", "--out", "c", "--quiet")
+    assert (code, err.count("'r' is still running: what is raced is the best of it so far")) == (0, 1)
     assert out.startswith("undecided after 4 repeats: ")
     code, out, _ = told(capfd, "show", "c", "--json")
     verdict = json.loads(out)
