@@ -11,7 +11,7 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from hpo_ray import journal, lock
+from hpo_ray import credentials, journal, lock
 from hpo_ray.environment import environment, local_cpus, local_gpus
 from hpo_ray.errors import InvalidInput, Problem, RayLost, RunFailed
 from hpo_ray.experiment import Experiment
@@ -177,7 +177,8 @@ class Stint:
         address = experiment.ray.address
         with ray_session(address=address, cpus=local_cpus(), gpus=local_gpus(), on_lost=self._lost) as scratch:
             try:
-                self._tuner(scratch).fit()
+                with credentials.unlogged():
+                    self._tuner(scratch).fit()
             except Exception as error:
                 raise driver.failure or RunFailed(f"Ray Tune gave up: {error}") from error
             if driver.failure is not None:
@@ -198,7 +199,7 @@ class Stint:
         from hpo_ray.trainables.worker import Setup
 
         limit_mb = self._experiment.resources.max_growth_mb
-        setup = Setup(self._payload, driver_import_path(), str(Path.cwd()), limit_mb)
+        setup = Setup(self._payload, driver_import_path(), str(Path.cwd()), limit_mb, credentials.of_driver())
         return tune.Tuner(
             # An attempt's own share: one that ran out of memory may have come back with more.
             tune.with_resources(actor_class(setup), lambda attempt: tune.PlacementGroupFactory(attempt["bundles"])),

@@ -18,6 +18,7 @@ ALLOWED: dict[str, set[str]] = {
     "encoding": {"domains", "gp", "space"},
     "plain": set(),
     "beside": set(),
+    "credentials": set(),
     "events": {"plain"},
     "journal": {"errors", "events", "plain"},
     "lock": {"plain"},
@@ -65,10 +66,11 @@ ALLOWED: dict[str, set[str]] = {
     "guide": {"experiment", "history", "journal", "schedulers", "searchers"},
     "attempts": {"errors", "experiment", "history", "journal"},
     "driver": {"errors", "attempts", "budgets", "experiment", "guide", "history", "journal", "keeper", "retries"},
-    "winner": {"experiment", "history", "trainables", "storage"},
+    "winner": {"credentials", "experiment", "history", "trainables", "storage"},
     "stint": {
         "errors",
         "bridge",
+        "credentials",
         "driver",
         "environment",
         "experiment",
@@ -188,6 +190,7 @@ ALLOWED: dict[str, set[str]] = {
     "__init__": {"api", "errors", "experiment", "results", "space", "trainables"},
 }
 RAY_ROOMS = {
+    "credentials",
     "doctor",
     "submission",
     "session",

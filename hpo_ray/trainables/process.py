@@ -41,7 +41,7 @@ class WorkerProcess:
         self._process = subprocess.Popen(
             [sys.executable, "-P", "-c", _BOOT, package_root, str(theirs.fileno()), str(their_end)],
             pass_fds=(theirs.fileno(), their_end),
-            env={**os.environ, **(environment or {})},
+            env={**os.environ, **setup.variables, **(environment or {})},
             # Its own session: Ctrl-C in a terminal is the driver's to handle, and a kill reaches its children.
             start_new_session=True,
         )

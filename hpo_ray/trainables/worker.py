@@ -20,7 +20,7 @@ import threading
 import time
 import traceback
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from multiprocessing.connection import Connection
 from pathlib import Path
 
@@ -44,12 +44,14 @@ class Setup:
         sys_path: Entries to put on the import path, the driver's.
         cwd: The driver's working folder, so that relative paths in user code mean what they say.
         max_growth_mb: How many MiB of memory trials may leave behind before the process is replaced.
+        variables: Environment variables of the driver's to set in the process: secrets, some of them.
     """
 
     payload: bytes
     sys_path: tuple[str, ...]
     cwd: str
     max_growth_mb: int
+    variables: dict[str, str] = field(default_factory=dict, repr=False)
 
 
 @dataclass(frozen=True)
