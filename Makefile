@@ -22,19 +22,20 @@ demo: $(STAMP)   ## Run the main job: 24 trials with ASHA on bundled handwritten
 	$(BIN)/python -c "import hpo_ray; print(hpo_ray.load_results('runs/*').sort_values('val_error_best') \
 	    .filter(regex='trial_id|status|fidelity|_best|config/').head(8).to_string(index=False))"
 
-# These compute, the others mostly wait for Ray: side by side they take hardly longer than the longer half.
-WITHOUT_RAY := tests/data tests/domains tests/gp tests/loggers tests/models tests/report tests/results tests/training \
-	tests/doctor/test_judge.py tests/submission/test_parcel.py tests/submission/test_request.py \
+# Two halves side by side, of which this one computes more and the other waits more, mostly for Ray to start and end.
+HALF := tests/data tests/domains tests/experiments tests/gp tests/loggers tests/models tests/report tests/results \
+	tests/trainables tests/training tests/doctor/test_judge.py tests/doctor/test_visit.py \
+	tests/submission/test_parcel.py tests/submission/test_request.py \
 	tests/cluster/test_files.py tests/cluster/test_launchers.py tests/cluster/test_manifests.py \
-	tests/test_bad_input.py tests/test_config.py tests/test_layers.py tests/test_search_benchmarks.py \
-	tests/test_search_curves.py tests/test_space.py
+	tests/test_bad_input.py tests/test_cli_models.py tests/test_config.py tests/test_confirm.py tests/test_folds.py \
+	tests/test_layers.py tests/test_refit.py tests/test_search_benchmarks.py tests/test_search_curves.py tests/test_space.py
 
 test: $(STAMP)   ## Lint, type-check and test.
 	$(MAKE) --no-print-directory lint
-	@echo "pytest {$(WITHOUT_RAY)} (shown at the end) beside the other tests"; \
-	$(BIN)/python -m pytest -m 'not slow' $(WITHOUT_RAY) > .pytest-without-ray.log 2>&1 & half=$$!; \
-	$(BIN)/python -m pytest -m 'not slow' $(addprefix --ignore=,$(WITHOUT_RAY)); other=$$?; \
-	wait $$half; code=$$?; cat .pytest-without-ray.log; rm -f .pytest-without-ray.log; test $$code = 0 && test $$other = 0
+	@echo "pytest {$(HALF)} (shown at the end) beside the other tests"; \
+	$(BIN)/python -m pytest -m 'not slow' $(HALF) > .pytest-half.log 2>&1 & half=$$!; \
+	$(BIN)/python -m pytest -m 'not slow' $(addprefix --ignore=,$(HALF)); other=$$?; \
+	wait $$half; code=$$?; cat .pytest-half.log; rm -f .pytest-half.log; test $$code = 0 && test $$other = 0
 
 lint: $(STAMP)   ## Check style and types.
 	$(BIN)/ruff check .
