@@ -244,7 +244,7 @@ def _check_grid(experiment: Experiment, space: SearchSpace | None, problems: lis
 def _check_machine(experiment: Experiment, problems: list[Problem]) -> None:
     """On this machine a trial must fit, and all slots together; a cluster's size is Ray's to know."""
     need = experiment.resources
-    if need.gpus_per_trial % need.workers_per_trial:
+    if need.workers_per_trial > 1 and need.gpus_per_trial % need.workers_per_trial:
         message = f"{need.gpus_per_trial:g} GPUs for {need.workers_per_trial} workers: each needs whole ones of its own"
         problems.append(Problem("resources.gpus_per_trial", f"{message}; a multiple of the workers, or 0"))
     if experiment.ray.address is not None:

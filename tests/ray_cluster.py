@@ -9,6 +9,7 @@ Says on stdout where it is, a line of JSON, then does what it is told on stdin, 
     thaw N      let it go on
     gcs         kill the head's control process
     add         one more node
+    gpu         one with two processors, and a GPU that only Ray believes in
 
 Ends with all that it has started when stdin closes. Knows nothing of hpo_ray.
 """
@@ -46,6 +47,9 @@ class Nodes:
 
     def add(self) -> None:
         self._nodes.append(self._cluster.add_node(num_cpus=1))
+
+    def gpu(self) -> None:
+        self._nodes.append(self._cluster.add_node(num_cpus=2, num_gpus=1))
 
     def told(self) -> dict[str, Any]:
         return {"address": self._cluster.address, "raylets": [self._raylet(n).pid for n in range(len(self._nodes))]}

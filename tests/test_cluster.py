@@ -184,6 +184,29 @@ def test_a_node_that_dies_costs_its_trials_a_restart_from_their_last_checkpoint(
 
 
 @pytest.mark.slow
+def test_two_trials_with_half_a_gpu_each_share_one_at_a_time() -> None:
+    Path("slow.py").write_text(
+        "import os, time\n"
+        "def train(config, trial):\n"
+        "    start = time.time()\n"
+        "    time.sleep(1)\n"
+        "    gpu = os.environ['CUDA_VISIBLE_DEVICES']\n"
+        "    trial.report(loss=config['x'], start=start, end=time.time(), gpu=int(gpu), cuda=trial.device == 'cuda')\n"
+    )
+    share = ["resources.gpus_per_trial=0.5", "resources.cpus_per_trial=0.5", "fidelity=null"]
+    with RayCluster() as cluster:
+        cluster.tell("gpu")
+        with sweep(cluster, 4, *share) as driver:
+            assert driver.end() == 0, driver.err
+    trials = hpo_ray.load_results("r")
+    assert list(trials["status"]) == ["completed"] * 4
+    assert (trials["gpu"] == 0).all()
+    assert (trials["cuda"] == 1).all()
+    at_once = [((trials["start"] <= start) & (trials["end"] > start)).sum() for start in trials["start"]]
+    assert max(at_once) == 2
+
+
+@pytest.mark.slow
 def test_a_node_that_is_taken_back_with_notice_costs_its_trials_a_restart_that_is_not_their_fault() -> None:
     with RayCluster() as cluster, sweep(cluster, 5, "retry.max_retries=0") as driver:
         before = both_at_work(cluster)

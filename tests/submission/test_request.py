@@ -40,6 +40,7 @@ def test_mistakes_are_told_before_anything_is_sent(work: Path) -> None:
 
 def test_what_only_the_cluster_can_know_is_left_to_it(work: Path) -> None:
     assert request.name_of([*MINE, TARGET, "slots=64", "resources.gpus_per_trial=8"], work, None) == "function"
+    assert request.name_of([*MINE, TARGET, "resources.gpus_per_trial=0.5"], work, None) == "function"
     assert request.name_of([*MINE, "trainable.target=/shared/me/my.py:train"], work, None) == "function"
     assert request.name_of(["experiment=images", "data.root=/shared/photos"], work, None) == "images"
     both = ["experiment=images", "data.root=/shared/photos", "data.rot=1"]
