@@ -182,7 +182,6 @@ class Bohb(Curves):
             left_out = self.ignores and trial_id not in order
             document["state"] = hyperopt.JOB_STATE_ERROR if left_out else hyperopt.JOB_STATE_DONE
             document["result"] = {"status": "new"}
-        self._trials.refresh()
         return order
 
 

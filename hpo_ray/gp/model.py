@@ -22,7 +22,7 @@ from hpo_ray.gp.view import View
 # Candidates: fixed Sobol points shifted at random, and variations of the best points.
 SOBOL = 256
 CENTRES, EACH = 5, 24
-# Beyond so many observations a local selection of them is modelled.
+# Beyond so many observations a local selection of them is modelled; of more awaited points the newest.
 FULL = 1000
 # Noise above this share of the outputs' variance counts: the incumbent is then uncertain among so many contenders.
 NOISY = 0.03
@@ -141,7 +141,7 @@ class Model:
         if self.recipe.noise_aware and posterior.noise > NOISY:
             unsure = full[np.argsort(means, kind="stable")[:CONTENDERS]]
         if len(known.pending):
-            pending = self.columns.features(known.pending, known.pending_used)
+            pending = self.columns.features(known.pending[-FULL:], known.pending_used[-FULL:])
             if known.level is not None:
                 pending = np.hstack([pending, np.ones((len(pending), 1))])
             unsure = np.vstack([unsure, pending])

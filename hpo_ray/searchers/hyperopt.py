@@ -5,8 +5,10 @@ Source: Bergstra et al. 2011, "Algorithms for Hyper-Parameter Optimization", sec
 
 from __future__ import annotations
 
+import heapq
 import logging
 import math
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import hyperopt
@@ -21,6 +23,11 @@ from hpo_ray.space import Dim, SearchSpace
 
 # hyperopt's own default is 20, most of a small sweep.
 STARTUP_TRIALS = 10
+# hyperopt goes through all that it is told for every suggestion. Of more trials it is told of the best and of an even
+# sample of the others, so that in a long sweep a suggestion costs it no more than after so many.
+MOST_TOLD = 1000
+# hyperopt's own split of n trials: the best are γ √n of them, and at most so many.
+_GAMMA, _MOST_BEST = 0.25, 25
 
 
 class HyperoptSearcher(SpaceSearcher):
@@ -33,6 +40,9 @@ class HyperoptSearcher(SpaceSearcher):
 
     Other orders were no better (`benchmarks/README.md`), among them that of Falkner et al. 2018, "BOHB: Robust and
     Efficient Hyperparameter Optimization at Scale", section 3.2: only the highest fidelity with enough trials.
+
+    TPE compares two densities: that of the best trials, 25 at most, and that of all others. Of more than `MOST_TOLD`
+    trials the second is estimated from every n-th of the others, as they were suggested; none of the best is left out.
     """
 
     def _space_set(self) -> None:
@@ -41,7 +51,8 @@ class HyperoptSearcher(SpaceSearcher):
         # Parameters that others depend on: hyperopt branches on an index, so they are told as one.
         self._indexed = {dim.parent for dim in self.space.dims if dim.parent is not None}
         self._domain = hyperopt.base.Domain(lambda _: None, _tree(self.space))
-        self._trials = hyperopt.Trials()
+        self._empty = hyperopt.Trials()
+        # What hyperopt is told of each trial, in the order in which they were first heard of.
         self._documents: dict[str, dict[str, Any]] = {}
         # Whether that is as far as the trial goes, the fidelity (none is below all others), and the loss there.
         self._reached: dict[str, tuple[bool, float, float]] = {}
@@ -59,10 +70,9 @@ class HyperoptSearcher(SpaceSearcher):
         assert self.space is not None  # `suggest` has checked it
         if len(self._documents) < STARTUP_TRIALS:
             return self.space.sample(rng)
-        self._rank()
-        [document] = hyperopt.tpe.suggest(
-            [k], self._domain, self._trials, int(rng.integers(2**31 - 1)), n_startup_jobs=0, verbose=False
-        )
+        trials, gamma = self._told()
+        seed = int(rng.integers(2**31 - 1))
+        [document] = hyperopt.tpe.suggest([k], self._domain, trials, seed, gamma=gamma, n_startup_jobs=0, verbose=False)
         vals = {name: values[0] for name, values in document["misc"]["vals"].items() if len(values)}
         x = np.zeros((1, len(self.space.dims)))
         for column, dim in enumerate(self.space.dims):
@@ -74,10 +84,7 @@ class HyperoptSearcher(SpaceSearcher):
         self, trial_id: str, config: Config, loss: float | None, fidelity: float | None, status: str, se: float | None
     ) -> None:
         if trial_id not in self._documents:
-            self._trials.insert_trial_doc(self._document(len(self._documents), config))
-            self._trials.refresh()
-            # The one that was inserted, for hyperopt may insert a copy.
-            self._documents[trial_id] = self._trials.trials[-1]
+            self._documents[trial_id] = self._document(len(self._documents), config)
         if status in FAILURES:
             self._reached.pop(trial_id, None)
             self._documents[trial_id]["result"] = {"status": hyperopt.STATUS_FAIL}
@@ -95,12 +102,28 @@ class HyperoptSearcher(SpaceSearcher):
             trial_id: (-top if over else -fidelity, loss) for trial_id, (over, fidelity, loss) in self._reached.items()
         }
 
-    def _rank(self) -> None:
-        """Tell hyperopt each trial's place as its loss: it uses nothing but their order."""
-        order = self._order()
-        places = {key: float(place) for place, key in enumerate(sorted(set(order.values())))}
-        for trial_id, key in order.items():
-            self._documents[trial_id]["result"] = {"status": hyperopt.STATUS_OK, "loss": places[key]}
+    def _told(self) -> tuple[hyperopt.Trials, float]:
+        """The trials that hyperopt is told of, each with its place as its loss, and its parameter for their split."""
+        order, names = self._order(), list(self._documents)
+        count, gamma = len(names), _GAMMA
+        if count > MOST_TOLD:
+            best = min(math.ceil(_GAMMA * math.sqrt(count)), _MOST_BEST)
+            gamma = (best - 0.5) / math.sqrt(MOST_TOLD)  # as many as of all of them
+            first = heapq.nsmallest(best, order, key=lambda name: (order[name], self._documents[name]["tid"]))
+            chosen = np.zeros(count, dtype=bool)
+            chosen[[self._documents[name]["tid"] for name in first]] = True
+            rest = np.flatnonzero(~chosen)
+            chosen[rest[np.linspace(0, len(rest) - 1, MOST_TOLD - len(first)).astype(int)]] = True
+            names = [names[row] for row in np.flatnonzero(chosen)]
+        self._rank(order, names)
+        return hyperopt.trials_from_docs([self._documents[name] for name in names], validate=False), gamma
+
+    def _rank(self, order: Mapping[str, tuple[float, ...]], names: Sequence[str]) -> None:
+        """Tell hyperopt the places of these trials as their losses: it uses nothing but their order."""
+        places = {key: float(place) for place, key in enumerate(sorted({order[n] for n in names if n in order}))}
+        for name in names:
+            if name in order:
+                self._documents[name]["result"] = {"status": hyperopt.STATUS_OK, "loss": places[order[name]]}
 
     def _document(self, tid: int, config: Config) -> dict[str, Any]:
         """A configuration as hyperopt keeps it: each active label with its value."""
@@ -110,7 +133,7 @@ class HyperoptSearcher(SpaceSearcher):
         for column, dim in enumerate(self.space.dims):
             vals[dim.name] = [self._from_column(dim.name, x[0, column], config)] if active[0, column] else []
         misc = {"tid": tid, "cmd": self._domain.cmd, "idxs": {n: [tid] * len(v) for n, v in vals.items()}, "vals": vals}
-        [document] = self._trials.new_trial_docs([tid], [None], [{"status": hyperopt.STATUS_NEW}], [misc])
+        [document] = self._empty.new_trial_docs([tid], [None], [{"status": hyperopt.STATUS_NEW}], [misc])
         document["state"] = hyperopt.JOB_STATE_DONE
         return dict(document)
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 import json
+import math
 import os
 import subprocess
 import sys
@@ -17,6 +18,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from hpo_ray.searchers import HyperoptSearcher
+from hpo_ray.searchers import hyperopt as searchers_hyperopt
 from hpo_ray.space import SearchSpace
 
 ROOT = Path(__file__).parents[2]
@@ -49,8 +51,8 @@ def told(searcher: HyperoptSearcher) -> list[tuple[str, float]]:
     copy.deepcopy(searcher).suggest("next")
     again = copy.deepcopy(searcher)
     again.suggest("next")
-    losses = zip([*again._documents], again._trials.losses(), strict=True)
-    return [(trial_id, loss) for trial_id, loss in losses if loss is not None]
+    results = {trial_id: document["result"] for trial_id, document in again._documents.items()}
+    return [(trial_id, result["loss"]) for trial_id, result in results.items() if "loss" in result]
 
 
 def best_first(searcher: HyperoptSearcher) -> list[str]:
@@ -139,7 +141,33 @@ def test_a_trial_has_one_document_however_often_it_is_heard_of() -> None:
         tell(searcher, *((str(k), 1 / epoch, epoch, "running") for k in range(TRIALS)))
         tell(searcher, ("0", None, None, "failed"))
     suggestions(searcher, 2)
-    assert searcher._trials.tids == list(range(TRIALS + 2))
+    assert [document["tid"] for document in searcher._documents.values()] == list(range(TRIALS + 2))
+
+
+def test_of_many_trials_hyperopt_is_told_the_best_and_an_even_sample(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(searchers_hyperopt, "MOST_TOLD", 60)
+    searcher = HyperoptSearcher(SPACE, metric="loss", mode="min", seed=0)
+    rng, n = np.random.default_rng(0), 300
+    losses = np.round(rng.random(n - 20), 2)  # with ties; the last ones are still awaited
+    for k in range(n):
+        searcher.observe(str(k), SPACE.sample(rng), None, fidelity=None, status="running")
+        if k < len(losses):
+            searcher.observe(str(k), searcher._calls[-1][2], losses[k], fidelity=9, status="completed")
+    trials, gamma = searcher._told()
+    assert len(trials.tids) == 60
+    assert trials.tids == sorted(trials.tids)
+    best = math.ceil(0.25 * math.sqrt(n))
+    known = {tid: loss for tid, loss in zip(trials.tids, trials.losses(), strict=True) if loss is not None}
+    first = sorted(range(len(losses)), key=lambda k: (losses[k], k))[:best]
+    assert set(first) <= known.keys()
+    assert max(known[k] for k in first) <= min(place for k, place in known.items() if k not in first)
+    assert math.ceil(gamma * math.sqrt(60)) == best
+    rest = np.diff([tid for tid in trials.tids if tid not in first])
+    assert rest.max() <= math.ceil((n - best) / (60 - best)) + best
+    assert rest.mean() == pytest.approx(n / 55, rel=0.1)
+    ranked = sorted(known, key=lambda tid: known[tid])
+    assert [losses[tid] for tid in ranked] == sorted(losses[tid] for tid in ranked)
+    assert suggestions(copy.deepcopy(searcher)) == suggestions(searcher)
 
 
 # The suggestions
@@ -148,7 +176,7 @@ def test_a_trial_has_one_document_however_often_it_is_heard_of() -> None:
 class Plain(HyperoptSearcher):
     """Tells hyperopt the last losses themselves."""
 
-    def _rank(self) -> None:
+    def _rank(self, order: Any, names: Any) -> None:
         for trial_id, (*_, loss) in self._reached.items():
             self._documents[trial_id]["result"] = {"status": hyperopt.STATUS_OK, "loss": loss}
 
