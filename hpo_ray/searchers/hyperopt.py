@@ -25,7 +25,7 @@ from hpo_ray.space import Dim, SearchSpace
 STARTUP_TRIALS = 10
 # hyperopt goes through all that it is told for every suggestion. Of more trials it is told of the best and of an even
 # sample of the others, so that in a long sweep a suggestion costs it no more than after so many.
-MOST_TOLD = 1000
+MOST_TOLD = 2000
 # hyperopt's own split of n trials: the best are γ √n of them, and at most so many.
 _GAMMA, _MOST_BEST = 0.25, 25
 
@@ -56,6 +56,10 @@ class HyperoptSearcher(SpaceSearcher):
         self._documents: dict[str, dict[str, Any]] = {}
         # Whether that is as far as the trial goes, the fidelity (none is below all others), and the loss there.
         self._reached: dict[str, tuple[bool, float, float]] = {}
+        # What `_order` has found, the highest fidelity then, and who has changed since.
+        self._keys: dict[str, tuple[float, ...]] = {}
+        self._top = -math.inf
+        self._changed: set[str] = set()
 
     def on_trial_complete(self, trial_id: str, result: dict[str, Any] | None = None, error: bool = False) -> None:
         """Ray reports an end, whoever ended the trial; only one that ends after its last report is sure to be complete.
@@ -87,6 +91,7 @@ class HyperoptSearcher(SpaceSearcher):
             self._documents[trial_id] = self._document(len(self._documents), config)
         if status in FAILURES:
             self._reached.pop(trial_id, None)
+            self._changed.add(trial_id)
             self._documents[trial_id]["result"] = {"status": hyperopt.STATUS_FAIL}
         elif loss is not None:
             # Not one of an earlier run, which may have completed with less training than is asked for now.
@@ -94,13 +99,21 @@ class HyperoptSearcher(SpaceSearcher):
             reached = over, -math.inf if fidelity is None else fidelity
             if trial_id not in self._reached or reached >= self._reached[trial_id][:2]:
                 self._reached[trial_id] = *reached, loss
+                self._changed.add(trial_id)
 
     def _order(self) -> dict[str, tuple[float, ...]]:
         """What the trials with a loss are sorted by, the best first."""
         top = max((fidelity for _, fidelity, _ in self._reached.values()), default=0.0)
-        return {
-            trial_id: (-top if over else -fidelity, loss) for trial_id, (over, fidelity, loss) in self._reached.items()
-        }
+        if top != self._top:
+            self._top, self._changed = top, self._changed | self._reached.keys()
+        for trial_id in self._changed:
+            if trial_id in self._reached:
+                over, fidelity, loss = self._reached[trial_id]
+                self._keys[trial_id] = (-top if over else -fidelity, loss)
+            else:
+                self._keys.pop(trial_id, None)
+        self._changed.clear()
+        return self._keys
 
     def _told(self) -> tuple[hyperopt.Trials, float]:
         """The trials that hyperopt is told of, each with its place as its loss, and its parameter for their split."""
@@ -109,9 +122,10 @@ class HyperoptSearcher(SpaceSearcher):
         if count > MOST_TOLD:
             best = min(math.ceil(_GAMMA * math.sqrt(count)), _MOST_BEST)
             gamma = (best - 0.5) / math.sqrt(MOST_TOLD)  # as many as of all of them
-            first = heapq.nsmallest(best, order, key=lambda name: (order[name], self._documents[name]["tid"]))
+            worst = max(heapq.nsmallest(best, order.values()), default=())
+            first = sorted((key, self._documents[name]["tid"]) for name, key in order.items() if key <= worst)[:best]
             chosen = np.zeros(count, dtype=bool)
-            chosen[[self._documents[name]["tid"] for name in first]] = True
+            chosen[[tid for _, tid in first]] = True
             rest = np.flatnonzero(~chosen)
             chosen[rest[np.linspace(0, len(rest) - 1, MOST_TOLD - len(first)).astype(int)]] = True
             names = [names[row] for row in np.flatnonzero(chosen)]
