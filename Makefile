@@ -28,7 +28,8 @@ HALF := tests/data tests/domains tests/experiments tests/gp tests/loggers tests/
 	tests/submission/test_parcel.py tests/submission/test_request.py \
 	tests/cluster/test_files.py tests/cluster/test_launchers.py tests/cluster/test_manifests.py \
 	tests/test_bad_input.py tests/test_cli_models.py tests/test_config.py tests/test_confirm.py tests/test_folds.py \
-	tests/test_layers.py tests/test_refit.py tests/test_search_benchmarks.py tests/test_search_curves.py tests/test_space.py
+	tests/test_layers.py tests/test_refit.py tests/test_scale.py tests/test_search_benchmarks.py tests/test_search_curves.py \
+	tests/test_space.py
 
 test: $(STAMP)   ## Lint, type-check and test.
 	$(MAKE) --no-print-directory lint
@@ -49,6 +50,8 @@ check-slow: $(STAMP)  ## The tests that take minutes; Ray's jobs among them, whi
 bench: $(STAMP)  ## Ratios against peers on the same work; tables in benchmarks/results/.
 	$(BIN)/python benchmarks/throughput.py
 	$(BIN)/python benchmarks/journal_cost.py
+	$(BIN)/python benchmarks/scale_loop.py
+	$(BIN)/python benchmarks/scale_ray.py
 	$(BIN)/python benchmarks/results_load.py
 	$(BIN)/python benchmarks/training_loop.py
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check --editable '.[bench]'

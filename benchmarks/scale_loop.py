@@ -7,7 +7,8 @@ The real searcher, scheduler, driver, history, keeper, journal and snapshots on 
 virtual times: nothing sleeps, nothing trains, a checkpoint is an empty folder. An event is a call that Tune makes of
 the driver: a trial is handed out, a report judged, an end taken in. Figures are processor seconds of those calls alone,
 in windows over the sweep, so that whatever grows shows. Each cell is a process of its own. --slow: the most trials for
-gp_ei, whose suggestions take some hundred times as long as random ones. --profile: where the time goes, instead.
+the searchers that learn, whose suggestions take many times as long; 10,000 of them take some ten CPU minutes with
+hyperopt, and half an hour with gp_ei. --profile: where the time goes, instead.
 """
 
 from __future__ import annotations
@@ -52,7 +53,7 @@ KINDS = ("suggest", "report", "end")
 # Measured so many events at a time, and told in so many windows of a sweep.
 CHUNK = 50
 WINDOWS = 20
-SLOW = ("gp_ei",)
+SLOW = ("hyperopt", "gp_ei")
 
 
 def loss_of(trial: dict[str, Any], epoch: int, rng: np.random.Generator) -> float:
@@ -227,35 +228,41 @@ def summary(table: pd.DataFrame) -> pd.DataFrame:
 
 
 def draw(table: pd.DataFrame, path: Path) -> None:
-    """CPU an event (above) and memory (below) over the longest sweep of each number of slots, a column a searcher."""
+    """CPU (above) and memory (below) over the longest sweep of each number of slots, a column a searcher."""
     import matplotlib as mpl
 
     mpl.use("Agg")
     import matplotlib.pyplot as plt
 
+    from hpo_ray.results.style import BLUE, GREEN, STYLE, VERMILION, log_axis, save
+
     searchers = list(dict.fromkeys(table["searcher"]))
-    figure, axes = plt.subplots(
-        2, len(searchers), figsize=(3.6 * len(searchers) + 0.6, 5.6), sharex=True, sharey="row", squeeze=False
-    )
-    colours = {slots: f"C{i}" for i, slots in enumerate(sorted(set(table["slots"])))}
-    for column, searcher in enumerate(searchers):
-        top, bottom = axes[:, column]
-        for slots, mine in table[table["searcher"] == searcher].groupby("slots"):
-            longest = mine[mine["trials"] == mine["trials"].max()]
-            style = {"color": colours[slots], "linewidth": 1.6, "marker": "o", "markersize": 2.5}
-            top.plot(longest["trials_so_far"], longest["event_us"], **style, label=f"{slots:,} slots")
-            bottom.plot(longest["trials_so_far"], longest["grown_mb"], **style)
-        top.set_title(searcher, loc="left", fontsize=11)
-        bottom.set_xlabel("trials handed out")
-    axes[0, 0].set(xscale="log", yscale="log", ylabel="CPU an event, µs")
-    axes[1, 0].set(yscale="log", ylabel="memory beyond the start, MB")
-    axes[0, 0].legend(frameon=False, fontsize=9)
-    for axis in axes.flat:
-        axis.grid(visible=True, which="major", alpha=0.25, linewidth=0.6)
-        axis.spines[["top", "right"]].set_visible(False)
-    figure.tight_layout()
-    figure.savefig(path)
-    plt.close(figure)
+    colours = dict(zip(sorted(set(table["slots"])), (BLUE, VERMILION, GREEN, "C4", "C5", "C6"), strict=False))
+    with plt.rc_context(STYLE):
+        size = (3.3 * len(searchers) + 0.7, 5.4)
+        figure, axes = plt.subplots(2, len(searchers), figsize=size, sharex=True, sharey="row", squeeze=False)
+        for searcher, (top, bottom) in zip(searchers, axes.T, strict=True):
+            for slots, mine in table[table["searcher"] == searcher].groupby("slots"):
+                longest = mine[mine["trials"] == mine["trials"].max()]
+                line = {"color": colours[slots], "linewidth": 1.5, "label": f"{slots:,} slots"}
+                handed_out = longest[longest["suggest_n"] >= 10]
+                top.plot(handed_out["trials_so_far"], handed_out["suggest_us"] / 1e3, **line)
+                top.plot(longest["trials_so_far"], longest["report_us"] / 1e3, **{**line, "linestyle": ":"})
+                bottom.plot([0, *longest["trials_so_far"]], [0, *longest["grown_mb"]], **line)
+            top.set_title(searcher, loc="left")
+            bottom.set_xlabel("trials so far")
+            bottom.xaxis.set_major_formatter(mpl.ticker.FuncFormatter(lambda value, _: f"{value:,.0f}"))
+        known = table[["suggest_us", "report_us"]].to_numpy() / 1e3
+        log_axis(axes[0, 0].yaxis, float(np.nanmin(known)), float(np.nanmax(known)))
+        axes[0, 0].set(ylabel="CPU of the driver, ms", xlim=(0, None))
+        axes[1, 0].set(ylabel="memory beyond the start, MB", ylim=(0, None))
+        axes[1, 0].legend(loc="upper left")
+        axes[0, -1].plot([], [], color="grey", label="a trial handed out")
+        axes[0, -1].plot([], [], color="grey", linestyle=":", label="a report judged")
+        axes[0, 0].legend(handles=axes[0, -1].get_lines()[-2:], loc="upper left")
+        figure.tight_layout()
+        save(figure, path)
+        plt.close(figure)
 
 
 def numbers(text: str) -> list[int]:
@@ -296,12 +303,12 @@ def main() -> None:
                 tables.append(
                     pd.DataFrame(found["windows"]).assign(searcher=searcher, slots=slots, trials=trials, **facts)
                 )
+                arguments.out.parent.mkdir(parents=True, exist_ok=True)
+                table = pd.concat(tables, ignore_index=True)
+                table.round(3).to_csv(arguments.out, index=False)
                 print(summary(tables[-1]).round(1).to_string(index=False, header=len(tables) == 1), flush=True)
     if arguments.profile:
         return
-    table = pd.concat(tables, ignore_index=True)
-    arguments.out.parent.mkdir(parents=True, exist_ok=True)
-    table.round(3).to_csv(arguments.out, index=False)
     draw(table, arguments.out.with_suffix(".svg"))
     print(f"\n{summary(table).round(1).to_string(index=False)}\n\nwritten to {arguments.out} and its .svg")
 

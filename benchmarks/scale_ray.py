@@ -162,40 +162,40 @@ def summary(table: pd.DataFrame) -> pd.DataFrame:
 
 
 def draw(table: pd.DataFrame, path: Path) -> None:
-    """Trials a second over slots; the driver's processor time and memory over trials."""
+    """Trials a second over slots; the driver's processor time and memory over the trials of the longest sweeps."""
     import matplotlib as mpl
 
     mpl.use("Agg")
     import matplotlib.pyplot as plt
 
-    figure, (left, middle, right) = plt.subplots(1, 3, figsize=(11.0, 3.6))
-    shortest = table[table["trials"] == table["trials"].min()]
-    for fifth, colour, name in ((1, "C0", "first fifth"), (FIFTHS, "C1", "last fifth")):
-        mine = shortest[shortest["fifth"] == fifth].sort_values("slots")
-        left.plot(mine["slots"], mine["trials_per_s"], color=colour, marker="o", markersize=4, label=name)
-    slots = sorted(set(shortest["slots"]))
-    left.set_xscale("log", base=2)
-    left.set(xticks=slots, xticklabels=slots, xlabel="slots on two processors", ylabel="trials a second")
-    left.set_ylim(bottom=0)
-    left.legend(frameon=False, fontsize=9)
-    longest = table[table["trials"] == table["trials"].max()]
-    for i, (number, mine) in enumerate(longest.groupby("slots")):
-        style = {"color": f"C{2 + i}", "marker": "o", "markersize": 4, "label": f"{number} slots"}
-        middle.plot(mine["trials_so_far"], mine["driver_ms"], **style)
-        right.plot([0, *mine["trials_so_far"]], [0, *mine["grown_mb"]], **style)
-    middle.set(xlabel="trials ended", ylabel="driver's CPU a trial, ms")
-    right.set(xlabel="trials ended", ylabel="driver's memory beyond the start, MB")
-    for axis in (middle, right):
-        axis.set_ylim(bottom=0)
-        axis.set_xlim(left=0)
-        axis.legend(frameon=False, fontsize=9, loc="lower right")
-    for axis, title in ((left, "Throughput"), (middle, "CPU a trial"), (right, "Memory")):
-        axis.set_title(title, loc="left", fontsize=11)
-        axis.grid(visible=True, alpha=0.25, linewidth=0.6)
-        axis.spines[["top", "right"]].set_visible(False)
-    figure.tight_layout()
-    figure.savefig(path)
-    plt.close(figure)
+    from hpo_ray.results.style import BLUE, GREEN, GREY, ORANGE, STYLE, VERMILION, save
+
+    with plt.rc_context(STYLE):
+        figure, (left, middle, right) = plt.subplots(1, 3, figsize=(10.6, 3.3))
+        shortest = table[table["trials"] == table["trials"].min()]
+        for fifth, colour, name in ((1, GREY, "first fifth"), (FIFTHS, BLUE, "last fifth")):
+            mine = shortest[shortest["fifth"] == fifth].sort_values("slots")
+            left.plot(mine["slots"], mine["trials_per_s"], color=colour, marker="o", markersize=4, label=name)
+        slots = sorted(set(shortest["slots"]))
+        left.set_xscale("log", base=2)
+        left.set(xticks=slots, xticklabels=slots, xlabel="slots on two processors", title="trials a second")
+        longest = table[table["trials"] == table["trials"].max()]
+        for colour, (number, mine) in zip((GREEN, VERMILION, ORANGE), longest.groupby("slots"), strict=False):
+            style = {"color": colour, "marker": "o", "markersize": 4, "label": f"{number} slots"}
+            middle.plot(mine["trials_so_far"], mine["driver_ms"], **style)
+            right.plot([number, *mine["trials_so_far"]], [0, *mine["grown_mb"]], **style)
+        middle.set(xlabel="trials ended", title="the driver's CPU for a trial, ms")
+        right.set(xlabel="trials ended", title="the driver's memory beyond the start, MB")
+        for axis in (left, middle, right):
+            axis.set_ylim(bottom=0)
+            axis.legend(loc="lower right")
+            axis.title.set_horizontalalignment("left")
+            axis.title.set_x(0)
+        for axis in (middle, right):
+            axis.set_xlim(left=0)
+        figure.tight_layout()
+        save(figure, path)
+        plt.close(figure)
 
 
 def main() -> None:
