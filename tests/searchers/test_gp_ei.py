@@ -13,6 +13,7 @@ from hypothesis import strategies as st
 from ray.tune.search import Searcher
 
 from hpo_ray.encoding import columns_of
+from hpo_ray.gp import model
 from hpo_ray.searchers import make
 from hpo_ray.searchers.gp_ei import GPEISearcher
 from hpo_ray.space import SearchSpace
@@ -103,6 +104,29 @@ def test_simultaneous_suggestions_differ() -> None:
 
 
 # What it never does
+
+
+def test_of_very_many_awaited_points_the_newest_count(monkeypatch: pytest.MonkeyPatch) -> None:
+    """So that the time for a suggestion is bounded however many slots there are."""
+    space = {"x": "uniform(0, 1)", "y": "uniform(0, 1)"}
+
+    def suggested(*awaited: list[float]) -> dict[str, Any]:
+        searcher = searcher_over(space)
+        rng = np.random.default_rng(1)
+        for k, (x, y) in enumerate(rng.random((15, 2)).tolist()):
+            searcher.replay(str(k), {"x": x, "y": y}, {})
+            searcher.observe(
+                str(k), {"x": x, "y": y}, (x - 0.3) ** 2 + (y - 0.6) ** 2, fidelity=None, status="completed"
+            )
+        for k, (x, y) in enumerate(awaited):
+            searcher.replay(f"awaited {k}", {"x": x, "y": y}, {})
+        return searcher.suggest("next")
+
+    rng = np.random.default_rng(2)
+    one, other, newest = (rng.random((20, 2)).tolist() for _ in range(3))
+    assert suggested(*one, *newest) != suggested(*other, *newest)
+    monkeypatch.setattr(model, "FULL", 20)
+    assert suggested(*one, *newest) == suggested(*other, *newest)
 
 
 def test_a_finite_space_is_tried_once_each_and_then_it_says_so() -> None:
