@@ -206,22 +206,17 @@ def cell(searcher: str, slots: int, trials: int, *, profile: bool = False) -> di
 
 
 def summary(table: pd.DataFrame) -> pd.DataFrame:
-    """One row a cell: first and last fifth of its events, and what a trial of the second half adds to memory."""
+    """One row a cell: microseconds in the first and the last fifth of the windows with any such event, and memory."""
     rows = []
     for (searcher, slots, trials), mine in table.groupby(["searcher", "slots", "trials"], sort=False):
-        fifth = max(1, len(mine) // 5)
-        first, last, half = mine.iloc[:fifth], mine.iloc[-fifth:], mine.iloc[len(mine) // 2 - 1]
         row = {"searcher": searcher, "slots": slots, "trials": trials, "events": mine["events"].sum()}
-        for name, part in (("first", first), ("last", last)):
-            row[f"event {name}"] = float(np.average(part["event_us"], weights=part["events"]))
-            for kind in KINDS:
-                known = part[part[f"{kind}_n"] > 0]
-                each = np.average(known[f"{kind}_us"], weights=known[f"{kind}_n"]) if len(known) else math.nan
-                row[f"{kind} {name}"] = float(each)
-        more = mine["trials_so_far"].iloc[-1] - half["trials_so_far"]
-        grown = mine["grown_mb"].iloc[-1] - half["grown_mb"]
-        row["MB at end"] = float(mine["grown_mb"].iloc[-1])
-        row["KB a trial"] = 1000 * grown / more if more else math.nan
+        for kind in KINDS:
+            known = mine[mine[f"{kind}_n"] > 0]
+            fifth = max(1, len(known) // 5)
+            for name, part in (("first", known.iloc[:fifth]), ("last", known.iloc[-fifth:])):
+                row[f"{kind} {name}"] = float(np.average(part[f"{kind}_us"], weights=part[f"{kind}_n"]))
+        row["grown MB"] = float(mine["grown_mb"].iloc[-1])
+        row["KB a trial"] = 1000 * row["grown MB"] / trials
         row["cpu_s"] = mine["cpu_s"].iloc[-1]
         rows.append(row)
     return pd.DataFrame(rows)
@@ -238,7 +233,7 @@ def draw(table: pd.DataFrame, path: Path) -> None:
 
     searchers = list(dict.fromkeys(table["searcher"]))
     colours = dict(zip(sorted(set(table["slots"])), (BLUE, VERMILION, GREEN, "C4", "C5", "C6"), strict=False))
-    with plt.rc_context(STYLE):
+    with plt.rc_context({**STYLE, "svg.fonttype": "none"}):
         size = (3.3 * len(searchers) + 0.7, 5.4)
         figure, axes = plt.subplots(2, len(searchers), figsize=size, sharex=True, sharey="row", squeeze=False)
         for searcher, (top, bottom) in zip(searchers, axes.T, strict=True):

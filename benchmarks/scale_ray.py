@@ -170,7 +170,7 @@ def draw(table: pd.DataFrame, path: Path) -> None:
 
     from hpo_ray.results.style import BLUE, GREEN, GREY, ORANGE, STYLE, VERMILION, save
 
-    with plt.rc_context(STYLE):
+    with plt.rc_context({**STYLE, "svg.fonttype": "none"}):
         figure, (left, middle, right) = plt.subplots(1, 3, figsize=(10.6, 3.3))
         shortest = table[table["trials"] == table["trials"].min()]
         for fifth, colour, name in ((1, GREY, "first fifth"), (FIFTHS, BLUE, "last fifth")):
@@ -222,13 +222,13 @@ def main() -> None:
         done = subprocess.run(command, check=True, stdout=subprocess.PIPE)
         found = json.loads(done.stdout.splitlines()[-1])
         rows += found
+        table = pd.DataFrame(rows)
+        table["ray"], table["python"] = ray.__version__, platform.python_version()
+        arguments.out.parent.mkdir(parents=True, exist_ok=True)
+        table.round(3).to_csv(arguments.out, index=False)
         print(summary(pd.DataFrame(found)).round(2).to_string(index=False, header=len(rows) == len(found)), flush=True)
     if arguments.profile:
         return
-    table = pd.DataFrame(rows)
-    table["ray"], table["python"] = ray.__version__, platform.python_version()
-    arguments.out.parent.mkdir(parents=True, exist_ok=True)
-    table.round(3).to_csv(arguments.out, index=False)
     draw(table, arguments.out.with_suffix(".svg"))
     print(f"\n{summary(table).round(2).to_string(index=False)}\n\nwritten to {arguments.out} and its .svg")
 
