@@ -124,9 +124,8 @@ def _send(cluster: Jobs, script: str, folder: Path, run: str) -> str:
     with tempfile.TemporaryDirectory() as scratch:
         archive = Path(scratch) / "code.zip"
         packed = parcel.pack(folder.absolute(), archive, job.token())
-        for names, why in ((packed.secret, "as secrets"), (packed.outside, "as links that lead outside")):
-            if names:
-                note(f"left out {why}: {', '.join(names[:5])}{' …' * (len(names) > 5)}")
+        for why, names in packed.left_out.items():
+            note(f"left out {len(names)} {why}: {', '.join(names[:5])}{' …' * (len(names) > 5)}")
         files = f"{packed.files} file{'s' * (packed.files != 1)} ({packed.size / 2**10:.0f} KiB)"
         note(f"sending {files} of {folder.absolute()}")
         return cluster.submit(script, archive, run)

@@ -209,6 +209,7 @@ NO_RAY_MODULES = {
     "doctor/facts.py",
     "doctor/judge.py",
     "doctor/safety.py",
+    "submission/confidential.py",
     "submission/parcel.py",
     "submission/request.py",
     "trainables/trial.py",

@@ -81,7 +81,7 @@ def test_a_run_is_sent_followed_and_fetched_and_nobody_gets_in_without_the_token
         answer: dict[str, Any] = json.loads(done.stdout)
         assert answer["completed"] == 2
         assert answer["best_value"] < 2  # no variable of ours was in the trials' environment
-        assert "left out as secrets: .env, notes.txt" in done.stderr
+        assert "left out 2 as secrets: .env, notes.txt" in done.stderr
         nobody = {"HOME": str(work), "RAY_AUTH_TOKEN_PATH": ""}
         without = submit(cluster, work, *sweep(1, 0.0), **nobody)
         environment = {name: value for name, value in (cluster.client | nobody).items() if value}
