@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import importlib
+import shutil
 import time
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
@@ -17,6 +18,7 @@ from hpo_ray.history import History, fold
 from hpo_ray.preflight import check
 from hpo_ray.stint import Listener, Stint
 from hpo_ray.storage import address, holding
+from hpo_ray.storage.store import Store
 from hpo_ray.trainables import TRAINABLES
 from hpo_ray.trainables.function import load_target, pack
 
@@ -68,7 +70,11 @@ def start(
             with contextlib.suppress(OSError):
                 run_dir.rmdir()  # it is empty
             raise
-    return _kept(Stint(experiment, payload, run_dir, listener, stored).drive([], known, narrowed))
+    try:
+        return _kept(Stint(experiment, payload, run_dir, listener, stored).drive([], known, narrowed))
+    except InvalidInput:
+        _unmake(run_dir, stored)
+        raise
 
 
 def resume(
@@ -131,6 +137,19 @@ def resume(
         return history
     payload = pack(objective or objective_of(experiment))
     return _kept(Stint(experiment, payload, run_dir.absolute(), listener, stored).drive(log.events, None))
+
+
+def _unmake(run_dir: Path, stored: str) -> None:
+    """Take a new run away again that could not begin: the cluster could not be joined, say."""
+    with contextlib.suppress(InvalidInput, OSError):
+        kinds = [event["event"] for event in journal.read(run_dir).events]
+        if kinds not in ([], ["run_started", "run_ended"]) or lock.holder(run_dir) is not None:
+            return
+        shutil.rmtree(run_dir, ignore_errors=True)
+        if stored and kinds:
+            store = Store(stored)
+            for name in store.files(""):
+                store.delete(name)
 
 
 def _kept(run: History) -> History:

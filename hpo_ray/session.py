@@ -119,6 +119,7 @@ def _start(scratch: Path, address: str | None, cpus: int, gpus: int) -> None:
 
     quiet = {"log_to_driver": False, "logging_level": logging.ERROR}
     if address is not None:
+        _present_token(address)
         try:
             ray.init(address=address, **quiet)
         except Exception as error:
@@ -141,6 +142,52 @@ def _start(scratch: Path, address: str | None, cpus: int, gpus: int) -> None:
         )
     except Exception as error:
         raise RunFailed(f"Ray did not start on this machine: {error}") from error
+
+
+def _present_token(address: str) -> None:
+    """Ask the head one thing, in milliseconds: with a wrong token Ray tries for 20 s, and then speaks of no token.
+
+    Raises:
+        InvalidInput: There is no token here, or it is not this cluster's.
+    """
+    from ray.exceptions import AuthenticationError
+
+    way = "put the cluster's token into ~/.ray/auth_token (mode 0600), or name its file in RAY_AUTH_TOKEN_PATH"
+    path = os.environ.get("RAY_AUTH_TOKEN_PATH") or "~/.ray/auth_token"
+    try:
+        from ray._private import services
+        from ray._private.authentication.authentication_token_setup import ensure_token_if_auth_enabled
+        from ray._raylet import GcsClient  # type: ignore[attr-defined]
+
+        head = services.canonicalize_bootstrap_address_or_die(address)
+        try:
+            ensure_token_if_auth_enabled(create_token_if_missing=False)  # without one the client ends this process
+        except (RuntimeError, AuthenticationError):
+            message = f"there is no token in {path} or RAY_AUTH_TOKEN to join the cluster at '{head}' with: {way}"
+            raise InvalidInput(Problem("ray.address", message)) from None
+        with _no_stderr():
+            GcsClient(address=head).get_all_node_info(timeout=10)
+    except AuthenticationError:
+        where = "RAY_AUTH_TOKEN" if os.environ.get("RAY_AUTH_TOKEN") else path
+        message = f"the token in {where} is not that of the cluster at '{head}': {way}"
+        raise InvalidInput(Problem("ray.address", message)) from None
+    except InvalidInput:
+        raise
+    except Exception:  # no Ray there, or another one than this was written for: joining says what it is
+        return
+
+
+@contextlib.contextmanager
+def _no_stderr() -> Iterator[None]:
+    """Nothing on the process's own standard error, which Ray's native code writes to."""
+    kept, nothing = os.dup(2), os.open(os.devnull, os.O_WRONLY)
+    try:
+        os.dup2(nothing, 2)
+        yield
+    finally:
+        os.dup2(kept, 2)
+        os.close(kept)
+        os.close(nothing)
 
 
 def _lost_now(on_lost: Callable[[str], bool], scratch: Path, what: str) -> None:

@@ -46,11 +46,14 @@ def visit(
     if problems:
         raise InvalidInput(*(Problem("--address", problem.message) for problem in problems))
     door = gather.knock(address)
-    with ray_session(address=address, cpus=0, gpus=0, authenticated=not door["open"]):
-        import ray
+    try:
+        with ray_session(address=address, cpus=0, gpus=0, authenticated=not door["open"]):
+            import ray
 
-        head = str(ray.get_runtime_context().gcs_address)
-        seen = {**gather.cluster(head, paths, place), "door": door, "needs": needs}
+            head = str(ray.get_runtime_context().gcs_address)
+            seen = {**gather.cluster(head, paths, place), "door": door, "needs": needs}
+    except InvalidInput as error:
+        raise InvalidInput(*(Problem("--address", problem.message) for problem in error.problems)) from None
     return judge(seen), seen
 
 
