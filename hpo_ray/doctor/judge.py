@@ -25,7 +25,8 @@ def judge(seen: Mapping[str, Any]) -> list[Finding]:
 
     Args:
         seen: ``nodes``, ``silent`` and ``storage`` as `gather.cluster` gives them; ``door`` as `gather.knock` does,
-            None without a cluster; ``needs``: the experiment's ``cpus`` and ``gpus`` per trial.
+            None without a cluster; ``needs``: the experiment's ``cpus`` and ``gpus`` per trial, and its ``workers``,
+            each of which has an equal part of them on a node.
     """
     nodes: Nodes = seen["nodes"]
     if not nodes:  # nothing more can be said
@@ -112,23 +113,27 @@ def _gpus(nodes: Nodes) -> Iterator[Finding]:
 
 
 def _fits(nodes: Nodes, needs: Mapping[str, float] | None) -> Iterator[Finding]:
-    """A trial fits a node, and so many fit all."""
+    """Each worker of a trial fits a node, and so many trials fit all."""
     if needs is None or any("CPU" not in node["ray"] and "memory" not in node["ray"] for node in nodes.values()):
         return
-    cpus, gpus = needs["cpus"], needs["gpus"]
-    each = f"{cpus:g} CPU{'s' * (cpus != 1)}" + (f" and {gpus:g} GPU{'s' * (gpus != 1)}" if gpus else "")
-    at_a_time = 0
-    for node in nodes.values():
-        have = node["ray"]
-        holds = have.get("CPU", 0.0) // cpus
-        at_a_time += int(min(holds, have.get("GPU", 0.0) // gpus) if gpus else holds)
-    if at_a_time:
-        yield Finding("ok", "trials", f"{at_a_time} at a time, each with {each}")
-    else:
-        advice = (
-            "ask for less (resources.cpus_per_trial, resources.gpus_per_trial), unless larger nodes come when needed"
-        )
-        yield Finding("problem", "trials", f"no node has {each}: trials would wait for ever", advice)
+    workers = int(needs["workers"])
+    share = {"CPU": needs["cpus"] / workers, "GPU": needs["gpus"] / workers}
+    each = " and ".join(f"{count:g} {kind}{'s' * (count != 1)}" for kind, count in share.items() if count)
+    held = sum(
+        int(min(node["ray"].get(kind, 0.0) / count + 1e-6 for kind, count in share.items() if count))
+        for node in nodes.values()
+    )
+    if held >= workers:
+        team = f"of {workers} workers " * (workers > 1)
+        yield Finding("ok", "trials", f"{held // workers} at a time, each {team}with {each}")
+        return
+    keys = "resources.cpus_per_trial, resources.gpus_per_trial" + (", resources.workers_per_trial" * (workers > 1))
+    advice = f"ask for less ({keys}), unless larger nodes come when needed"
+    found = f"no node has {each}" + (f", which each of a trial's {workers} workers needs" * (workers > 1))
+    if held:
+        found = f"the nodes hold {held} of the {workers} workers of a trial, each with {each}"
+        advice = advice.replace("larger", "more")
+    yield Finding("problem", "trials", f"{found}: trials would wait for ever", advice)
 
 
 def _shm(nodes: Nodes) -> Iterator[Finding]:

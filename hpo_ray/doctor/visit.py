@@ -99,5 +99,6 @@ def _asked(
     target = (experiment.trainable.target or "").rpartition(":")[0]
     if target.endswith(".py"):
         paths["trainable.target"] = str(Path(target).parent)
-    needs = {"cpus": experiment.resources.cpus_per_trial, "gpus": experiment.resources.gpus_per_trial}
+    need = experiment.resources
+    needs = {"cpus": need.cpus_per_trial, "gpus": need.gpus_per_trial, "workers": need.workers_per_trial}
     return paths, needs, experiment.storage.uri

@@ -34,7 +34,7 @@ def facts(**changes: Any) -> dict[str, Any]:
         "nodes": {name: copy.deepcopy(NODE) for name in ("a (head)", "b", "c")},
         "silent": [],
         "door": {"open": False, "address": "a:6379", "said": "AuthenticationError"},
-        "needs": {"cpus": 4.0, "gpus": 0.5},
+        "needs": {"cpus": 4.0, "gpus": 0.5, "workers": 1},
         "storage": {
             "asked": "/shared/runs",
             "folder": "/shared",
@@ -75,7 +75,27 @@ FAULTS: list[tuple[dict[str, Any], str, str, str, str]] = [
     ({"ray__GPU": 0.0}, "warning", "GPUs", "1 on b, of which Ray offers 0", "--num-gpus"),
     ({"torch_cuda": None}, "problem", "GPUs", "torch is built without CUDA on b", "with CUDA"),
     ({"gpus__0__used_mb": 70000.0}, "warning", "GPUs", "68.4 of 140.4 GiB", "nvidia-smi"),
-    ({"seen__needs": {"cpus": 16.0, "gpus": 0}}, "problem", "trials", "no node has 16 CPUs", "cpus_per_trial"),
+    (
+        {"seen__needs": {"cpus": 16.0, "gpus": 0, "workers": 1}},
+        "problem",
+        "trials",
+        "no node has 16 CPUs: trials",
+        "cpus_per_trial",
+    ),
+    (
+        {"seen__needs": {"cpus": 32.0, "gpus": 0, "workers": 2}},
+        "problem",
+        "trials",
+        "no node has 16 CPUs, which each of a trial's 2 workers needs",
+        "workers_per_trial",
+    ),
+    (
+        {"seen__needs": {"cpus": 4.0, "gpus": 4.0, "workers": 4}},
+        "problem",
+        "trials",
+        "the nodes hold 3 of the 4 workers of a trial, each with 1 CPU and 1 GPU",
+        "unless more nodes come",
+    ),
     ({"shm": None}, "problem", "/dev/shm", "0 MiB on b", "--shm-size"),
     ({"shm__total": 0.5 * GIB}, "warning", "/dev/shm", "512 MiB on b", "--shm-size"),
     ({"shm__free": 0.1 * GIB}, "warning", "/dev/shm", "102 MiB of 8.0 GiB are free on b", "ls /dev/shm"),
@@ -131,6 +151,19 @@ def test_one_fault_makes_one_finding(changes: dict[str, Any], level: str, check:
     assert (finding.level, finding.check) == (level, check)
     assert found in finding.found
     assert advice in finding.advice
+
+
+@pytest.mark.parametrize(
+    ("needs", "at_a_time"),
+    [
+        ({"cpus": 3.0, "gpus": 0.0, "workers": 3}, "8 at a time, each of 3 workers with 1 CPU"),
+        ({"cpus": 24.0, "gpus": 0.0, "workers": 3}, "1 at a time, each of 3 workers with 8 CPUs"),
+        ({"cpus": 3.0, "gpus": 3.0, "workers": 3}, "1 at a time, each of 3 workers with 1 CPU and 1 GPU"),
+        ({"cpus": 1.0, "gpus": 0.1, "workers": 1}, "24 at a time, each with 1 CPU and 0.1 GPUs"),
+    ],
+)
+def test_a_trials_workers_may_lie_on_several_nodes(needs: dict[str, float], at_a_time: str) -> None:
+    assert {finding.check: finding.found for finding in judge(facts(seen__needs=needs))}["trials"] == at_a_time
 
 
 def test_a_clock_within_the_round_trip_is_not_blamed() -> None:

@@ -53,3 +53,11 @@ def test_the_storage_is_the_experiments_own_unless_another_is_asked_for(in_tmp: 
 def test_a_storage_that_is_none_is_a_mistake(uri: str, said: str) -> None:
     with pytest.raises(InvalidInput, match=said):
         visit([], None, uri, None)
+
+
+@pytest.mark.parametrize("more", [["--json"], []])
+def test_a_storages_password_is_never_shown(tmp_path: Path, more: list[str]) -> None:
+    words = [sys.executable, "-m", "hpo_ray.cli", "doctor", "--storage", "s3://AKIAKEY:SECRETWORD@bucket/x", *more]
+    done = subprocess.run(words, capture_output=True, text=True, cwd=tmp_path)
+    assert (done.returncode, "it holds a password" in done.stderr + done.stdout) == (2, True)
+    assert "SECRETWORD" not in done.stdout + done.stderr
