@@ -3,6 +3,7 @@
 #
 # A sweep on Slurm's nodes: starts a Ray of this job's own on them, runs the given hpo-ray command on it, and ends what
 # it started. Go on with a run that the time limit ended: sbatch … cluster/slurm.sh resume /shared/runs/digits-1
+# A job that Slurm itself starts again (a node failed) goes on with the run at its --out.
 #
 # Needs hpo-ray installed at a path that every node sees (cluster/README.md), and a shared folder:
 #   HPO_RAY_SHARED         seen by all nodes under this path; default: the home directory
@@ -16,16 +17,23 @@
 #SBATCH --time=24:00:00
 #SBATCH --signal=B:TERM@120
 #SBATCH --output=hpo-ray-%j.log
+#SBATCH --open-mode=append
 
 set -euo pipefail
 umask 077 # the token, and all else, is for this user alone
 
 if [ $# = 0 ]; then
-  sed -n '2,10s/^# \?//p' "$0" >&2
+  sed -n '2,11s/^# \?//p' "$0" >&2
   exit 2
 fi
 
+# A job that Slurm starts again, after a node of it failed say, has the same number, and finds what its last attempt left.
+attempt=${SLURM_RESTART_COUNT:-0}
 shared="${HPO_RAY_SHARED:-$HOME}/.hpo-ray-job-$SLURM_JOB_ID"
+if [ "$attempt" -gt 0 ]; then
+  rm -rf -- "$shared-$((attempt - 1))"
+fi
+shared="$shared-$attempt"
 mkdir -- "$shared" # ours, or fails: another job's token is not to be used
 
 # Always said, never left to Ray's default: without it, a head that finds no token starts open to everyone.
@@ -116,6 +124,27 @@ while (alive := sum(node["Alive"] for node in ray.nodes())) < wanted:
 END
 driver=$!
 wait "$driver"
+
+# Started again, a run goes on where it was.
+if [ "$attempt" -gt 0 ]; then
+  out=''
+  before=''
+  for word in "$@"; do
+    case "$before $word" in
+      *" --out="*) out=${word#--out=} ;;
+      "--out "*) out=$word ;;
+    esac
+    before=$word
+  done
+  if [ "$1" = run ] && [ -n "$out" ] && [ -e "$out/events.jsonl" ]; then
+    set -- resume "$out"
+  fi
+  if [ "$1" = resume ] && [ -e "${2-}/driver.lock" ]; then
+    sleep 61 & # a driver that died with its node is taken for dead after a minute
+    driver=$!
+    wait "$driver"
+  fi
+fi
 
 hpo-ray "$@" "ray.address=$address" &
 driver=$!

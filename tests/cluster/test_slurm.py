@@ -77,6 +77,50 @@ def test_without_a_command_it_says_what_it_takes() -> None:
     assert "HPO_RAY_NODES_WAIT_S" in done.stderr.splitlines()[-1]
 
 
+STAND_INS = {
+    "srun": 'for shared; do :; done; echo here:1 > "$shared/address"; exec /bin/sleep 100',
+    "python": "echo token",
+    "sleep": 'echo "sleep $1"',
+    "hpo-ray": 'echo hpo-ray "$@"',
+}
+
+
+@pytest.mark.parametrize(
+    ("words", "run", "does"),
+    [
+        (["run", "x=1", "--out", "r"], [], ["run x=1 --out r"]),
+        (["run", "--out", "r", "x=1"], ["events.jsonl"], ["resume r"]),
+        (["run", "x=1", "--out=r"], ["events.jsonl", "driver.lock"], ["sleep 61", "resume r"]),
+        (["run", "x=1"], ["events.jsonl"], ["run x=1"]),
+        (["resume", "r", "trials=9"], ["events.jsonl", "driver.lock"], ["sleep 61", "resume r trials=9"]),
+        (["doctor", "--out", "r"], ["events.jsonl"], ["doctor --out r"]),
+    ],
+)
+def test_a_job_that_slurm_starts_again_goes_on_with_its_run(
+    tmp_path: Path, words: list[str], run: list[str], does: list[str]
+) -> None:
+    """What is asked of the commands alone: none of them is the real one here."""
+    for name, script in STAND_INS.items():
+        (tmp_path / "bin").mkdir(exist_ok=True)
+        (tmp_path / "bin" / name).write_text(f"#!/bin/bash\n{script}\n")
+        (tmp_path / "bin" / name).chmod(0o755)
+    left = tmp_path / ".hpo-ray-job-7-1"  # of the attempt before, whose node failed
+    left.mkdir()
+    (left / "token").write_text("old")
+    (tmp_path / "r").mkdir()
+    for name in run:
+        (tmp_path / "r" / name).touch()
+    job = {"SLURM_JOB_ID": "7", "SLURM_JOB_NUM_NODES": "1", "SLURM_RESTART_COUNT": "2", "HOME": str(tmp_path)}
+    path = f"{tmp_path / 'bin'}:/usr/bin:/bin"
+    done = subprocess.run(
+        [SCRIPT, *words], cwd=tmp_path, env={**job, "PATH": path}, capture_output=True, text=True, timeout=30
+    )
+    assert done.returncode == 0, done.stdout + done.stderr
+    said = [line.removeprefix("hpo-ray ").removesuffix(" ray.address=here:1") for line in done.stdout.splitlines()]
+    assert [line for line in said if line not in ("token", "sleep 0.2")] == does
+    assert not list(tmp_path.glob(".hpo-ray-job-*"))
+
+
 class Job:
     """The script as Slurm's batch job, under way."""
 
@@ -214,7 +258,7 @@ def test_nodes_that_do_not_start_end_the_job_at_once(in_tmp: Path, jobs: list[Jo
 
 @pytest.mark.slow
 def test_a_token_that_lies_there_already_is_not_used(in_tmp: Path, jobs: list[Job]) -> None:
-    (in_tmp / "home" / ".hpo-ray-job-4242").mkdir(parents=True)
+    (in_tmp / "home" / ".hpo-ray-job-4242-0").mkdir(parents=True)
     job = Job(in_tmp, *sweep("trials=1", epochs=1))
     out, _ = job._process.communicate(timeout=60)
     assert job._process.returncode == 1
