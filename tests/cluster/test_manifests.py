@@ -14,6 +14,7 @@ import kubernetes_validate
 import pytest
 import yaml
 
+from hpo_ray import lock
 from tests.cluster.folder import MANIFESTS, manifests
 
 SCHEMA = yaml.safe_load((Path(__file__).parent / "kuberay.yaml").read_text())
@@ -193,6 +194,8 @@ def test_a_job_s_second_attempt_goes_on_where_the_first_was(tmp_path: Path) -> N
     (tmp_path / "bin").mkdir()
     (tmp_path / "bin" / "hpo-ray").write_text('#!/bin/sh\necho "$@"\n')
     (tmp_path / "bin" / "hpo-ray").chmod(0o755)
+    (tmp_path / "bin" / "sleep").write_text('#!/bin/sh\necho sleep "$@"\n')
+    (tmp_path / "bin" / "sleep").chmod(0o755)
     joined = shlex.join(shlex.split(entrypoint))
 
     def attempt() -> list[str]:
@@ -206,3 +209,6 @@ def test_a_job_s_second_attempt_goes_on_where_the_first_was(tmp_path: Path) -> N
     Path(run).mkdir(parents=True)
     (Path(run) / "events.jsonl").touch()
     assert attempt() == ["resume", run, "ray.address=auto"]
+    (Path(run) / "driver.lock").touch()  # of a head that was lost: `resume` believes in it for a minute
+    assert attempt() == ["sleep", "61", "resume", run, "ray.address=auto"]
+    assert lock.SILENCE_S < 61
