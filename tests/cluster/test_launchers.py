@@ -9,8 +9,9 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import yaml
 
-from tests.cluster.folder import LAUNCHERS, launcher
+from tests.cluster.folder import LAUNCHERS, launcher, text
 
 START = ("head_start_ray_commands", "worker_start_ray_commands")
 OTHERS = ("initialization_commands", "setup_commands", "head_setup_commands", "worker_setup_commands")
@@ -81,6 +82,13 @@ def test_workers_on_aws_are_spot_and_come_from_zero_and_the_head_is_neither() ->
     assert nodes["head"]["resources"] == {"CPU": 0}
 
 
+@pytest.mark.parametrize("name", LAUNCHERS)
+def test_results_are_fetched_to_where_a_run_directory_is_looked_for(name: str) -> None:
+    """Ray fetches twice, into the machine and from there: each time into a folder of that name but for the slash."""
+    (words,) = re.findall(rf"ray rsync-down cluster/{name} (\S+) (\S+)", text("README.md"))
+    assert (words[0][-1], Path(words[0]).name, Path(words[1]).parts[0]) == ("/", Path(words[1]).name, "runs")
+
+
 @pytest.fixture
 def aws(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Any]:
     """An account that had a cluster before: Ray waits half a minute for a profile that it has just made."""
@@ -105,12 +113,39 @@ def aws(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Any]:
         yield boto3.resource("ec2", region_name="us-west-2")
 
 
-def test_on_aws_only_ssh_comes_in_from_outside(aws: Any) -> None:
+def bootstrapped(config: dict[str, Any]) -> dict[str, Any]:
+    """As `ray up` has it before it starts the head."""
     from ray.autoscaler._private.aws.node_provider import AWSNodeProvider
     from ray.autoscaler._private.util import prepare_config
 
-    config = AWSNodeProvider.fillout_available_node_types_resources(prepare_config(launcher("aws.yaml")))
-    config = AWSNodeProvider.bootstrap_config(config)
+    filled = AWSNodeProvider.fillout_available_node_types_resources(prepare_config(config))
+    return dict(AWSNodeProvider.bootstrap_config(filled))
+
+
+def test_the_file_systems_security_group_is_there_before_the_nodes_and_they_come_into_it(aws: Any) -> None:
+    assert "--group-name ray-autoscaler-hpo-ray" in text("README.md")
+    vpc = next(iter(aws.vpcs.all())).id
+    group = aws.create_security_group(GroupName="ray-autoscaler-hpo-ray", Description="hpo-ray", VpcId=vpc)
+    for described in bootstrapped(launcher("aws.yaml"))["available_node_types"].values():
+        assert described["node_config"]["SecurityGroupIds"] == [group.id]
+    group.reload()
+    within = [rule for rule in group.ip_permissions if rule["UserIdGroupPairs"]]
+    assert [(rule["IpProtocol"], rule["UserIdGroupPairs"][0]["GroupId"]) for rule in within] == [("-1", group.id)]
+
+
+def test_roles_on_aws_are_rays_own_for_the_head_alone_or_those_that_are_named(aws: Any) -> None:
+    own = bootstrapped(launcher("aws.yaml"))
+    assert "IamInstanceProfile" not in own["available_node_types"]["worker"]["node_config"]
+    named = bootstrapped(yaml.safe_load(text("aws.yaml").replace("# IamInstanceProfile:", "IamInstanceProfile:")))
+    for kind, described in named["available_node_types"].items():
+        assert described["node_config"]["IamInstanceProfile"]["Arn"].endswith(f":instance-profile/hpo-ray-{kind}")
+    assert "IamInstanceProfile" not in named.get("head_node", {})
+
+
+def test_on_aws_only_ssh_comes_in_from_outside(aws: Any) -> None:
+    from ray.autoscaler._private.aws.node_provider import AWSNodeProvider
+
+    config = bootstrapped(launcher("aws.yaml"))
     provider = AWSNodeProvider(config["provider"], config["cluster_name"])
     for kind, described in config["available_node_types"].items():
         image = next(iter(aws.meta.client.describe_images()["Images"]))["ImageId"]  # the one there is marked CHANGE

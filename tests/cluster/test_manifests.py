@@ -15,7 +15,7 @@ import pytest
 import yaml
 
 from hpo_ray import lock
-from tests.cluster.folder import MANIFESTS, manifests
+from tests.cluster.folder import MANIFESTS, manifests, text
 
 SCHEMA = yaml.safe_load((Path(__file__).parent / "kuberay.yaml").read_text())
 KUBERNETES = "1.34"
@@ -133,6 +133,18 @@ def test_the_policy_is_for_every_pod_and_lets_in_nothing_from_outside(objects: d
     assert all("podSelector" in peer and "ipBlock" not in peer for peer in peers)
     blocks = [peer["ipBlock"] for rule in policy["egress"] for peer in rule["to"] if "ipBlock" in peer]
     assert all("169.254.0.0/16" in block["except"] for block in blocks)
+
+
+@pytest.mark.parametrize("name", MANIFESTS)
+def test_the_rule_for_pod_identity_opens_the_nodes_agent_alone_once_it_is_wanted(name: str) -> None:
+    lines = text(name).splitlines()
+    at = next(number for number, line in enumerate(lines) if "169.254.170.23" in line)
+    lines[at : at + 2] = [line.replace("# ", "", 1) for line in lines[at : at + 2]]
+    policy = next(found for found in yaml.safe_load_all("\n".join(lines)) if found["kind"] == "NetworkPolicy")
+    kubernetes_validate.validate(policy, KUBERNETES, strict=True)
+    opened = [rule for rule in policy["spec"]["egress"] if rule["to"] == [{"ipBlock": {"cidr": "169.254.170.23/32"}}]]
+    assert [rule["ports"] for rule in opened] == [[{"protocol": "TCP", "port": 80}]]
+    assert len(policy["spec"]["egress"]) == 4
 
 
 def test_every_container_is_without_root_and_bounded(objects: dict[str, Any]) -> None:
