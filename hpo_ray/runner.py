@@ -147,9 +147,8 @@ def _unmake(run_dir: Path, stored: str) -> None:
             return
         shutil.rmtree(run_dir, ignore_errors=True)
         if stored and kinds:
-            store = Store(stored)
-            for name in store.files(""):
-                store.delete(name)
+            for name in (journal.FILE_NAME, lock.FILE_NAME):  # others' files may lie there besides
+                Store(stored).delete(name)
 
 
 def _kept(run: History) -> History:
