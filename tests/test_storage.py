@@ -24,7 +24,7 @@ import hpo_ray
 from hpo_ray import journal, lock, runner
 from hpo_ray.errors import InvalidInput
 from hpo_ray.history import History
-from hpo_ray.journal import Event
+from hpo_ray.journal import Event, Journal
 from hpo_ray.keeper import Keeper
 from hpo_ray.results.frame import load_results
 from hpo_ray.storage import address, carrying, holding
@@ -207,6 +207,69 @@ def test_a_driver_whose_run_was_taken_over_writes_no_more_and_ends(
     assert lock.take_stop_request(run_dir)
     assert (there / journal.FILE_NAME).read_text() == "one\n"
     assert (there / lock.FILE_NAME).exists()
+
+
+@pytest.mark.parametrize("longer", ["one\nelse\nwhere\n", "one\nelse", "other\n"])
+def test_a_woken_driver_leaves_a_run_alone_that_was_ended_elsewhere(
+    copied: tuple[Copier, Path, Path, list[str]], longer: str
+) -> None:
+    copier, run_dir, there, said = copied
+    copier.step()
+    doomed = there / "trials/0000/attempt-0/checkpoint-1"
+    doomed.mkdir(parents=True)
+    # While it slept another driver took the run over, ended it, and gave its lock up.
+    (there / lock.FILE_NAME).unlink()
+    (there / journal.FILE_NAME).write_text(longer)
+    (run_dir / journal.FILE_NAME).write_text("one\ntwo\n")
+    copier.condemn("trials/0000/attempt-0/checkpoint-1")
+    copier.step(now=True)
+    copier.release()
+    assert copier.superseded
+    assert (there / journal.FILE_NAME).read_text() == longer
+    assert doomed.exists()
+    assert not (there / lock.FILE_NAME).exists()
+    assert len(said) == 1
+    assert "went on elsewhere" in said[0]
+    assert lock.take_stop_request(run_dir)
+    # The one that has the lock replaces nothing either that it did not write.
+    with pytest.raises(InvalidInput, match="went on elsewhere"):
+        holding.claim(f"file://{there}", run_dir)
+    with pytest.raises(InvalidInput, match="went on elsewhere"):
+        holding.catch_up(f"file://{there}", run_dir, [])
+    assert (there / journal.FILE_NAME).read_text() == longer
+
+
+def test_a_lock_that_is_lost_is_written_again_while_nobody_has_gone_on(
+    copied: tuple[Copier, Path, Path, list[str]],
+) -> None:
+    copier, run_dir, there, said = copied
+    copier.step()
+    (there / lock.FILE_NAME).unlink()
+    (run_dir / journal.FILE_NAME).write_text("one\ntwo\n")
+    copier.step(now=True)
+    assert (there / lock.FILE_NAME).read_bytes() == (run_dir / lock.FILE_NAME).read_bytes()
+    assert (there / journal.FILE_NAME).read_text() == "one\ntwo\n"
+    assert not copier.superseded
+    assert said == []
+
+
+def test_what_is_brought_is_added_and_replaces_nothing(tmp_path: Path) -> None:
+    uri, there, mine = f"file://{tmp_path}/store/r", tmp_path / "store" / "r", tmp_path / "mine"
+    there.mkdir(parents=True)
+    (there / journal.FILE_NAME).write_text("one\ntwo\n")
+    mine.mkdir()
+    (mine / journal.FILE_NAME).write_text("one\n")
+    with Journal(mine), pytest.raises(InvalidInput, match="is still running"):
+        holding.bring(uri, mine)
+    holding.bring(uri, mine)
+    assert (mine / journal.FILE_NAME).read_text() == "one\ntwo\n"
+    (mine / journal.FILE_NAME).write_text("one\ntwo\nthree\n")
+    holding.bring(uri, mine)
+    assert (mine / journal.FILE_NAME).read_text() == "one\ntwo\nthree\n"
+    (mine / journal.FILE_NAME).write_text("three\n")
+    with pytest.raises(InvalidInput, match="holds another run"):
+        holding.bring(uri, mine)
+    assert (mine / journal.FILE_NAME).read_text() == "three\n"
 
 
 def test_a_run_whose_driver_lives_elsewhere_is_not_taken_up(tmp_path: Path) -> None:

@@ -5,7 +5,7 @@ Knows the lock's and the journal's files, nothing of what the events mean.
 
 from __future__ import annotations
 
-import contextlib
+import fcntl
 import socket
 import time
 from collections.abc import Callable, Iterable
@@ -15,6 +15,7 @@ from hpo_ray import journal, lock, plain
 from hpo_ray.errors import InvalidInput, Problem
 from hpo_ray.storage import address
 from hpo_ray.storage.carrying import MANIFEST, push
+from hpo_ray.storage.copied import Copy, Diverged
 from hpo_ray.storage.store import Store, Unreachable
 
 KEY = "storage.uri"
@@ -68,12 +69,10 @@ def claim(uri: str, run_dir: Path, say: Callable[[str], None] | None = None) -> 
 
 def _claim(store: Store, run_dir: Path) -> list[str]:
     _refuse_living(store)
-    with contextlib.suppress(FileNotFoundError):
-        there, here = store.read(journal.FILE_NAME), (run_dir / journal.FILE_NAME).read_bytes()
-        if not here.startswith(there):
-            way = f"`hpo-ray resume '{store.uri}'` in another folder goes on from there"
-            message = f"the run at '{store}' went on elsewhere, from what '{run_dir}' does not have: {way}"
-            raise InvalidInput(Problem("run", message))
+    try:
+        Copy(store).check((run_dir / journal.FILE_NAME).read_bytes())
+    except Diverged:
+        raise _elsewhere(store, run_dir) from None
     store.write(lock.FILE_NAME, (run_dir / lock.FILE_NAME).read_bytes())
     return checkpoints(store)
 
@@ -108,14 +107,14 @@ def catch_up(uri: str, run_dir: Path, paths: Iterable[str]) -> None:
         InvalidInput: The run went on elsewhere, or the place cannot be written to.
     """
     store, here = Store(uri), (run_dir / journal.FILE_NAME).read_bytes()
+    copy = Copy(store)
     try:
-        there = None
-        with contextlib.suppress(FileNotFoundError):
-            there = store.read(journal.FILE_NAME)
-        if there is None or (here != there and here.startswith(there)):
+        if copy.check(here) != len(here):
             _refuse_living(store)
             carry(uri, run_dir, paths, checkpoints(store))
-            store.write(journal.FILE_NAME, here)
+            copy.write(here)
+    except Diverged:
+        raise _elsewhere(store, run_dir) from None
     except Unreachable as error:
         raise InvalidInput(Problem(KEY, _advised(error))) from None
 
@@ -145,22 +144,24 @@ def bring(uri: str, out: Path | None) -> Path:
         found = checkpoints(store)
         run_dir.mkdir(parents=True, exist_ok=True)
         path = run_dir / journal.FILE_NAME
-        here = path.read_bytes() if path.exists() else None
-        if here is None and any(run_dir.iterdir()):
+        if not path.exists() and any(run_dir.iterdir()):
             raise InvalidInput(Problem(key, f"'{run_dir}' is not empty: choose another folder"))
-        if here is not None and not here.startswith(data):
-            if not data.startswith(here):
-                raise InvalidInput(Problem(key, f"'{run_dir}' holds another run: choose another folder with --out"))
-            if lock.holder(run_dir) is not None:
-                raise InvalidInput(Problem("run", f"'{run_dir}' is still running: stop it first"))
-        if here is None or not here.startswith(data):
-            partial = path.with_suffix(".partial")
-            partial.write_bytes(data)
-            partial.replace(path)
+        with path.open("a+b") as file:  # as a driver holds it; what it does not have is added, nothing is replaced
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            file.seek(0)
+            here = file.read()
+            if not here.startswith(data):
+                if not data.startswith(here):
+                    raise InvalidInput(Problem(key, f"'{run_dir}' holds another run: choose another folder with --out"))
+                if lock.holder(run_dir) is not None:
+                    raise BlockingIOError
+                file.write(data[len(here) :])
         for name in found:  # their numbers are taken: see `attempts.next_number`
             (run_dir / name).parent.mkdir(parents=True, exist_ok=True)
     except Unreachable as error:
         raise InvalidInput(Problem("run", _advised(error))) from None
+    except BlockingIOError:
+        raise InvalidInput(Problem("run", f"'{run_dir}' is still running: stop it first")) from None
     except OSError as error:
         raise InvalidInput(Problem(key, f"'{run_dir}' cannot be used: {error.strerror}")) from None
     return run_dir
@@ -209,6 +210,12 @@ def _refuse_living(store: Store) -> None:
         if living.host != socket.gethostname():
             message += f"; should it be dead, its lock runs out {lock.SILENCE_S:g} s after it was last heard of"
         raise InvalidInput(Problem("run", message))
+
+
+def _elsewhere(store: Store, run_dir: Path) -> InvalidInput:
+    way = f"`hpo-ray resume '{store.uri}'` in another folder goes on from there"
+    message = f"the run at '{store}' went on elsewhere, from what '{run_dir}' does not have: {way}"
+    return InvalidInput(Problem("run", message))
 
 
 def _advised(error: Unreachable) -> str:

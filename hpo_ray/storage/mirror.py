@@ -22,6 +22,7 @@ from typing import BinaryIO
 from hpo_ray import journal, lock
 from hpo_ray.beside import Process, stand_back
 from hpo_ray.storage.carrying import MANIFEST
+from hpo_ray.storage.copied import Copy, Diverged
 from hpo_ray.storage.holding import PATIENCE_S, RETRY_S
 from hpo_ray.storage.store import Store, Unreachable
 
@@ -94,6 +95,7 @@ class Copier:
         # Held open: of a killed driver's run, even one that was deleted, what is there can be copied.
         self._journal: BinaryIO = (run_dir / journal.FILE_NAME).open("rb", buffering=0)
         self._lock = (run_dir / lock.FILE_NAME).read_bytes()
+        self._copy = Copy(store)
         self._seen = self._copied = -1
         self._due = self._beat_at = -math.inf
         self._condemned: list[str] = []
@@ -118,13 +120,14 @@ class Copier:
         if not (copy or beat) or self.superseded:
             return
         try:
-            if not self._ours():
-                return
-            if beat:
+            if not self._locked() or beat:
                 self._store.write(lock.FILE_NAME, self._lock)
                 self._beat_at = began
             if copy:
-                self._copy()
+                self._catch_up()
+        except Diverged as error:
+            self._give_way(error)
+            return
         except Unreachable as error:
             self._due = time.monotonic() + RETRY_S
             if self._away_since is None:
@@ -140,35 +143,55 @@ class Copier:
 
     def release(self) -> None:
         """Give the lock at the URI up; never raises."""
-        with contextlib.suppress(Unreachable):
-            if not self.superseded and self._ours():
+        try:
+            if not self.superseded and self._locked():
                 self._store.delete(lock.FILE_NAME)
+        except Diverged as error:
+            self._give_way(error)
+        except Unreachable:
+            pass
 
-    def _copy(self) -> None:
+    def _catch_up(self) -> None:
         doomed = list(self._condemned)  # what comes meanwhile may be for a reason that this copy does not hold
         data = self._read()
         whole = data.rfind(b"\n") + 1
         if whole != self._copied:
-            self._store.write(journal.FILE_NAME, data[:whole])
+            self._copy.write(data[:whole])
             self._copied = whole
+        else:
+            self._copy.check(data)
         self._seen = len(data)
         for path in doomed:
             self._store.delete(path, first=MANIFEST)
             self._condemned.remove(path)
 
-    def _ours(self) -> bool:
-        """Whether the lock there is still this driver's; if not, the driver is asked to end, and nothing is copied."""
-        with contextlib.suppress(FileNotFoundError):
+    def _locked(self) -> bool:
+        """Whether the lock there is this driver's. One that is gone may have been another driver's, which went on with
+        the run and is done: it is not taken for nobody's before what is there was looked at.
+
+        Raises:
+            Diverged: The run is another driver's.
+        """
+        try:
             found = self._store.read(lock.FILE_NAME)
-            if found != self._lock:
-                self.superseded = True
-                with contextlib.suppress(ValueError):
-                    who = lock.holder_of(json.loads(found))
-                    self._say(f"storage '{self._store}': {who} has taken over the run, so that this driver ends")
-                with contextlib.suppress(OSError):
-                    if (self._run_dir / lock.FILE_NAME).read_bytes() == self._lock:  # else that driver works here
-                        lock.ask_to_stop(self._run_dir)
-        return not self.superseded
+        except FileNotFoundError:
+            self._copy.check(self._read())
+            return False
+        if found != self._lock:
+            who: object = "another driver"
+            with contextlib.suppress(ValueError):
+                who = lock.holder_of(json.loads(found))
+            raise Diverged(f"{who} has taken it over")
+        return True
+
+    def _give_way(self, error: Diverged) -> None:
+        """The run is another driver's: nothing is written there any more, and this driver is asked to end."""
+        self.superseded = True
+        why = str(error) or f"it went on elsewhere, with what '{self._run_dir}' does not have"
+        self._say(f"storage '{self._store}': the run is no longer this driver's, which ends: {why}")
+        with contextlib.suppress(OSError):
+            if (self._run_dir / lock.FILE_NAME).read_bytes() == self._lock:  # else that driver works here
+                lock.ask_to_stop(self._run_dir)
 
     def _read(self) -> bytes:
         self._journal.seek(0)

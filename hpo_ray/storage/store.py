@@ -90,9 +90,19 @@ class Store:
         Raises:
             Unreachable: The storage, that is.
         """
+        stamp = self.stamp(name)
+        return None if stamp is None else stamp[1] / 1e9
+
+    def stamp(self, name: str) -> tuple[int, int] | None:
+        """A file's size in bytes and when it was last written, in nanoseconds by the storage's clock; None if there
+        is none.
+
+        Raises:
+            Unreachable: The storage, that is.
+        """
         with self._reaching():
             info = self._system.get_file_info(self._at(name))
-        return None if info.mtime_ns is None or info.size is None else float(info.mtime_ns) / 1e9
+        return None if info.mtime_ns is None or info.size is None else (info.size, info.mtime_ns)
 
     def files(self, folder: str) -> list[str]:
         """The names of all files below a folder, from there; empty if there is no such folder.
