@@ -56,7 +56,7 @@ class Process:
         """Write a line to it; waits while it does not read.
 
         Raises:
-            OSError: It has ended.
+            OSError: It has ended; likewise ValueError.
         """
         assert self._process.stdin is not None
         self._process.stdin.write(line + "\n")
@@ -74,10 +74,12 @@ class Process:
         return not self._listener.is_alive()
 
     def _listen(self) -> None:
-        with contextlib.suppress(OSError, ValueError):
-            for line in self._process.stdout or ():
+        assert self._process.stdout is not None
+        with contextlib.suppress(OSError, ValueError), self._process.stdout as lines:
+            for line in lines:
                 self._hear(line.rstrip())
         code = self._process.wait()
+        self.close()
         if code:
             how = f"was killed by signal {-code}" if code < 0 else f"ended with exit code {code}"
             self._gone(f"its process {how}")

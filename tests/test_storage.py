@@ -7,6 +7,7 @@ import importlib.util
 import json
 import os
 import shutil
+import signal
 import socket
 import subprocess
 import sys
@@ -27,7 +28,7 @@ from hpo_ray.history import History
 from hpo_ray.journal import Event, Journal
 from hpo_ray.keeper import Keeper
 from hpo_ray.results.frame import load_results
-from hpo_ray.storage import address, carrying, holding
+from hpo_ray.storage import address, carrying, holding, mirror
 from hpo_ray.storage.mirror import Copier
 from hpo_ray.storage.store import Store, Unreachable
 from hpo_ray.trainables import checkpoints
@@ -270,6 +271,48 @@ def test_what_is_brought_is_added_and_replaces_nothing(tmp_path: Path) -> None:
     with pytest.raises(InvalidInput, match="holds another run"):
         holding.bring(uri, mine)
     assert (mine / journal.FILE_NAME).read_text() == "three\n"
+
+
+@pytest.mark.parametrize("again", [(0.5,), ()])
+def test_a_mirror_that_is_killed_is_started_again_at_the_latest_when_the_run_ends(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, again: tuple[float, ...]
+) -> None:
+    monkeypatch.setattr(mirror, "AGAIN_S", again)
+    there = tmp_path / "store" / "r"
+    forgotten = [f"trials/0000/attempt-0/checkpoint-{number}" for number in range(mirror.MANY + 5)]
+
+    def kill() -> int:
+        process = kept._process
+        assert process is not None
+        os.kill(process.pid, signal.SIGKILL)
+        return process.pid
+
+    def has(text: str) -> bool:
+        return (there / journal.FILE_NAME).exists() and (there / journal.FILE_NAME).read_text() == text
+
+    with Journal(tmp_path / "r") as log, lock.Lock(tmp_path / "r"):
+        log.path.write_text("one\n")
+        kept = mirror.Mirror(tmp_path / "r", f"file://{there}")
+        wait_for(lambda: has("one\n"))
+        killed = kill()
+        for path in forgotten:
+            (there / path).mkdir(parents=True)
+            (there / path / "w").write_text("")
+            kept.forget(path)
+        log.path.write_text("one\ntwo\n")
+        said = kept.messages.get(timeout=30)
+        assert "was killed by signal 9" in said
+        assert ("is started again" in said) == bool(again)
+        if again:
+            wait_for(lambda: has("one\ntwo\n"))
+            assert kill() != killed
+            assert "tried again when the run ends" in kept.messages.get(timeout=30)
+        log.path.write_text("one\ntwo\nthree\n")
+        kept.close(lambda: None)
+    assert has("one\ntwo\nthree\n")
+    assert kept.messages.empty()
+    assert Store(f"file://{there}").files("trials") == []
+    assert not (there / lock.FILE_NAME).exists()
 
 
 def test_a_run_whose_driver_lives_elsewhere_is_not_taken_up(tmp_path: Path) -> None:

@@ -27,8 +27,15 @@ from hpo_ray.storage.holding import PATIENCE_S, RETRY_S
 from hpo_ray.storage.store import Store, Unreachable
 
 # A journal that grows is copied this often, but for one that takes long: at most a tenth of the time is spent copying.
-PERIOD_S = 5.0
+PERIOD_S = 4.0
 SHARE = 10.0
+TICK_S = 0.5
+# A process that dies is started again after these pauses, if it does not live long: then at the run's end only.
+AGAIN_S = (1.0, 5.0, 30.0, 60.0)
+LIVED_S = 600.0
+LAST_TRIES = 2
+# Of more checkpoints than that it is asked first which are there.
+MANY = 20
 _LOOK_S = 0.2
 
 
@@ -44,18 +51,22 @@ class Mirror:
         """
         self.messages: queue.SimpleQueue[str] = queue.SimpleQueue()
         self._run_dir = run_dir
+        self._uri = uri
+        self._forgotten: list[str] = []
         self._tasks: queue.SimpleQueue[dict[str, str] | None] = queue.SimpleQueue()
         self._process: Process | None = None
-        try:
-            self._process = Process(__name__, str(run_dir), uri, hear=self.messages.put, gone=self._gone)
-        except OSError as error:
-            self._gone(str(error.strerror))
-            return
-        threading.Thread(target=self._tell, name="storage-tasks", daemon=True).start()
+        self._why = ""  # of its death
+        self._deaths = 0
+        self._closing = False
+        self._guard = threading.RLock()
+        with self._guard:
+            self._start()
 
     def forget(self, path: str) -> None:
         """Have a checkpoint deleted at the URI, once the journal there says why it is not needed any more."""
-        self._tasks.put({"delete": path})
+        with self._guard:
+            self._forgotten.append(path)
+            self._tasks.put({"delete": path})
 
     def close(self, look: Callable[[], None]) -> None:
         """Say that the journal is complete, and wait until it is at the URI, for `PATIENCE_S` while it is away.
@@ -63,21 +74,58 @@ class Mirror:
         Args:
             look: Called now and then meanwhile; what it raises ends the waiting, not the copying.
         """
-        self._tasks.put({"end": "end"})
-        self._tasks.put(None)
-        while self._process is not None and not self._process.wait(_LOOK_S):
-            look()
+        for _ in range(LAST_TRIES):
+            with self._guard:
+                self._closing = True
+                if self._why:
+                    self._start()
+                self._tasks.put({"end": "end"})
+                self._tasks.put(None)
+            while self._process is not None and not self._process.wait(_LOOK_S):
+                look()
+            if not self._why:
+                return
+        way = f"`hpo-ray resume {self._run_dir}` brings the journal there up to date"
+        self.messages.put(f"the run's end is not at its storage: {self._why}; {way}")
 
-    def _tell(self) -> None:
-        """Pass tasks on, from a thread of its own: a pipe whose reader waits for the storage takes only so much."""
-        assert self._process is not None
-        with contextlib.suppress(OSError, ValueError):
-            while (task := self._tasks.get()) is not None:
-                self._process.tell(json.dumps(task))
+    def _start(self) -> None:
+        self._why, self._tasks = "", queue.SimpleQueue()
+        for path in self._forgotten:  # nobody knows how many of them one that has died came to
+            self._tasks.put({"delete": path})
+        self._began = time.monotonic()
+        try:
+            self._process = Process(__name__, str(self._run_dir), self._uri, hear=self.messages.put, gone=self._gone)
+        except OSError as error:
+            self._gone(f"its process cannot be started: {error.strerror}")
+            return
+        threading.Thread(target=_tell, args=(self._process, self._tasks), name="storage-tasks", daemon=True).start()
 
     def _gone(self, why: str) -> None:
-        way = f"`hpo-ray resume {self._run_dir}` brings the journal there up to date"
-        self.messages.put(f"the storage is no longer written to: {why}; once the run has ended, {way}")
+        with self._guard:
+            self._why = why
+            self._tasks.put(None)
+            self._deaths = 1 if time.monotonic() - self._began > LIVED_S else self._deaths + 1
+            if self._closing:
+                return
+            if self._deaths > len(AGAIN_S):
+                self.messages.put(f"the storage is no longer written to: {why}; it is tried again when the run ends")
+                return
+            self.messages.put(f"the storage was not written to: {why}, and is started again")
+            timer = threading.Timer(AGAIN_S[self._deaths - 1], self._again)
+            timer.daemon = True
+            timer.start()
+
+    def _again(self) -> None:
+        with self._guard:
+            if self._why and not self._closing:
+                self._start()
+
+
+def _tell(process: Process, tasks: queue.SimpleQueue[dict[str, str] | None]) -> None:
+    """Pass tasks on, in a thread of its own: a pipe whose reader waits for the storage takes only so much."""
+    with contextlib.suppress(OSError, ValueError):
+        while (task := tasks.get()) is not None:
+            process.tell(json.dumps(task))
 
 
 class Copier:
@@ -161,8 +209,12 @@ class Copier:
         else:
             self._copy.check(data)
         self._seen = len(data)
+        there = set(doomed)
+        if len(doomed) > MANY:  # told again, after another process's death, perhaps: most are gone
+            there = {"/".join(("trials", *name.split("/")[:3])) for name in self._store.files("trials")}
         for path in doomed:
-            self._store.delete(path, first=MANIFEST)
+            if path in there:
+                self._store.delete(path, first=MANIFEST)
             self._condemned.remove(path)
 
     def _locked(self) -> bool:
@@ -213,7 +265,7 @@ def keep(run_dir: Path, uri: str) -> None:
     os.set_blocking(0, False)
     rest, over = b"", False
     while not over and not copier.superseded:
-        ready, _, _ = select.select([0], [], [], 1.0)
+        ready, _, _ = select.select([0], [], [], TICK_S)
         block = os.read(0, 1 << 16) if ready else None
         over = block == b""
         *lines, rest = (rest + (block or b"")).split(b"\n")
