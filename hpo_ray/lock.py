@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import contextlib
 import json
+import math
 import os
 import socket
 import tempfile
@@ -29,12 +30,16 @@ SILENCE_S = 60.0
 
 @dataclass(frozen=True)
 class Holder:
-    """A driver process: where it runs, its number, its start in the kernel's ticks, and since when (Unix seconds)."""
+    """A driver process: where it runs, its number, its start in the kernel's ticks, and since when (Unix seconds).
+
+    `machine` tells machines and containers of one name apart; empty: unknown.
+    """
 
     host: str
     pid: int
     process_start: str | None
     since: float
+    machine: str = ""
 
     def __str__(self) -> str:
         started = time.strftime("%Y-%m-%d %H:%M:%S", time.localtime(self.since))
@@ -43,7 +48,12 @@ class Holder:
 
 def myself() -> Holder:
     """This process."""
-    return Holder(socket.gethostname(), os.getpid(), process_start(os.getpid()), time.time())
+    return Holder(socket.gethostname(), os.getpid(), process_start(os.getpid()), time.time(), _machine())
+
+
+def is_here(holder: Holder) -> bool:
+    """Whether a driver's number is one of this machine's, and of this container's if it is one."""
+    return holder.host == socket.gethostname() and holder.machine in ("", _machine())
 
 
 def written(run_dir: Path) -> Holder | None:
@@ -61,9 +71,15 @@ def holder_of(said: Any) -> Holder:
         ValueError: It names none.
     """
     try:
-        found = Holder(str(said["host"]), int(said["pid"]), said["process_start"], float(said["since"]))
+        found = Holder(
+            str(said["host"]),
+            int(said["pid"]),
+            said["process_start"],
+            float(said["since"]),
+            str(said.get("machine", "")),  # of an older version there is none
+        )
         time.localtime(found.since)
-    except (KeyError, TypeError, OverflowError, OSError) as error:
+    except (AttributeError, KeyError, TypeError, OverflowError, OSError) as error:
         raise ValueError from error
     return found
 
@@ -72,15 +88,12 @@ def holder(run_dir: Path) -> Holder | None:
     """The living driver of a run; None if it has none.
 
     On this machine a process is known by its number and its start, so that a later one with its number is not taken
-    for it; one on another machine by how lately it touched its lock.
+    for it; one on another machine, or in another container, by how lately it touched its lock.
     """
     found = written(run_dir)
     if found is None:
         return None
-    if found.host == socket.gethostname():
-        alive = process_start(found.pid) == found.process_start
-    else:
-        alive = _silent_s(run_dir / FILE_NAME) < SILENCE_S
+    alive = process_start(found.pid) == found.process_start if is_here(found) else silent_s(run_dir) < SILENCE_S
     return found if alive else None
 
 
@@ -141,6 +154,18 @@ def take_stop_request(run_dir: Path) -> bool:
     return True
 
 
+def runs_out(holder: Holder, silent_s: float) -> str:
+    """When a driver's lock runs out, should it be dead, as the end of a sentence; empty for one that is known to live.
+
+    Args:
+        holder: Who holds it.
+        silent_s: How long it has not been heard of.
+    """
+    if is_here(holder):
+        return ""
+    return f"; should it be dead, its lock runs out in {max(1, math.ceil(SILENCE_S - silent_s))} s"
+
+
 def process_start(pid: int) -> str | None:
     """When a process started, in the kernel's ticks since boot, which tells it from a later one with its number."""
     try:
@@ -150,11 +175,24 @@ def process_start(pid: int) -> str | None:
         return None
 
 
-def _silent_s(path: Path) -> float:
-    """Seconds since a file was touched, by the clock of the machine that keeps the file."""
+def silent_s(run_dir: Path) -> float:
+    """Seconds since a run's lock was touched, by the clock of the machine that keeps the file; infinite without one."""
+    path = run_dir / FILE_NAME
     try:
         touched = path.stat().st_mtime
-        with tempfile.TemporaryFile(dir=path.parent) as probe:
+        with tempfile.TemporaryFile(dir=run_dir) as probe:
             return os.fstat(probe.fileno()).st_mtime - touched
     except OSError:  # read only, or full
         return time.time() - path.stat().st_mtime if path.exists() else float("inf")
+
+
+def _machine() -> str:
+    """This boot of this machine, and the namespace that process numbers are counted in; empty where none is told."""
+    try:
+        boot = Path("/proc/sys/kernel/random/boot_id").read_text().strip()
+    except OSError:
+        return ""
+    namespace = ""
+    with contextlib.suppress(OSError):
+        namespace = os.readlink("/proc/self/ns/pid")  # noqa: PTH115
+    return f"{boot} {namespace}".rstrip()

@@ -116,6 +116,7 @@ def resume(
     living = lock.holder(run_dir)
     if living is not None:
         message = f"'{run_dir}' is still running ({living}): stop it first with `hpo-ray stop {run_dir}`"
+        message += lock.runs_out(living, lock.silent_s(run_dir))
         raise InvalidInput(Problem("run", message))
     changes = [f"storage.uri={address.split(uri)[0]}", *overrides] if uri else overrides
     experiment = _amended(history.experiment, add_trials, changes, has_objective=objective is not None)

@@ -170,6 +170,7 @@ def test_a_lock_from_another_machine_holds_as_long_as_it_is_touched(folder: Path
     assert told("resume", "r")[2].startswith(f"1 mistake\n  run: 'r' is still running ({holder}): stop it first")
     os.utime(run_dir / lock.FILE_NAME, (time.time() - 50,) * 2)
     assert lock.holder(run_dir) == holder
+    assert re.search(r"; should it be dead, its lock runs out in ([1-9]|10) s\n$", told("resume", "r")[2])
     os.utime(run_dir / lock.FILE_NAME, (time.time() - 61,) * 2)
     assert lock.holder(run_dir) is None
     assert told("status", "r")[1].startswith("dead  its driver died\n")
@@ -194,6 +195,16 @@ def test_a_lock_of_this_machine_holds_as_long_as_its_process_lives(tmp_path: Pat
         for other in (replace(mine, process_start="1"), replace(mine, pid=2**22 + 1)):
             (tmp_path / lock.FILE_NAME).write_text(json.dumps(asdict(other)))
             assert lock.holder(tmp_path) is None
+        # Of another container of this name its number says nothing; an older version did not say where it counts.
+        for machine, silent_s, held in (("elsewhere", 0, True), ("elsewhere", 61, False), ("", 0, False)):
+            other = replace(mine, pid=2**22 + 1, machine=machine)
+            (tmp_path / lock.FILE_NAME).write_text(json.dumps(asdict(other)))
+            os.utime(tmp_path / lock.FILE_NAME, (time.time() - silent_s,) * 2)
+            assert (lock.holder(tmp_path) == other) == held
+        old = asdict(mine)
+        assert "pid:[" in old.pop("machine")
+        (tmp_path / lock.FILE_NAME).write_text(json.dumps(old))
+        assert lock.holder(tmp_path) == replace(mine, machine="")
     for text in ("", "{}", "[]", '{"host": 1', '{"host": "h", "pid": "x", "process_start": null, "since": 1}'):
         (tmp_path / lock.FILE_NAME).write_text(text)
         assert lock.written(tmp_path) is lock.holder(tmp_path) is None

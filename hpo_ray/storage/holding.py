@@ -6,9 +6,10 @@ Knows the lock's and the journal's files, nothing of what the events mean.
 from __future__ import annotations
 
 import fcntl
-import socket
+import math
 import time
 from collections.abc import Callable, Iterable
+from dataclasses import replace
 from pathlib import Path
 
 from hpo_ray import journal, lock, plain
@@ -183,32 +184,21 @@ def checkpoints(store: Store) -> list[str]:
     return found
 
 
-def holder(store: Store) -> lock.Holder | None:
-    """The living driver of a run at a URI, by the rules of `lock.holder`; None if it has none.
-
-    Raises:
-        Unreachable: The store, that is.
-    """
+def _refuse_living(store: Store) -> None:
+    """See that a run at a URI has no living driver but this one, by the rules of `lock.holder`."""
     try:
         found = lock.holder_of(plain.loads(store.read(lock.FILE_NAME)))
         touched = store.changed(lock.FILE_NAME)
     except (FileNotFoundError, ValueError):
-        return None
-    if found.host == socket.gethostname():
+        return
+    silent_s = 0.0
+    if lock.is_here(found):
         alive = lock.process_start(found.pid) == found.process_start
     else:
-        alive = touched is not None and store.now() - touched < lock.SILENCE_S
-    return found if alive else None
-
-
-def _refuse_living(store: Store) -> None:
-    living = holder(store)
-    me = lock.myself()
-    ours = living is not None and (living.host, living.pid, living.process_start) == (me.host, me.pid, me.process_start)
-    if living is not None and not ours:
-        message = f"'{store}' is still running ({living}): stop it there first"
-        if living.host != socket.gethostname():
-            message += f"; should it be dead, its lock runs out {lock.SILENCE_S:g} s after it was last heard of"
+        silent_s = math.inf if touched is None else store.now() - touched
+        alive = silent_s < lock.SILENCE_S
+    if alive and replace(found, since=0.0) != replace(lock.myself(), since=0.0):
+        message = f"'{store}' is still running ({found}): stop it there first{lock.runs_out(found, silent_s)}"
         raise InvalidInput(Problem("run", message))
 
 
