@@ -29,8 +29,9 @@ from hpo_ray.journal import Event, Journal
 from hpo_ray.keeper import Keeper
 from hpo_ray.results.frame import load_results
 from hpo_ray.storage import address, carrying, holding, mirror
+from hpo_ray.storage.failures import Unreachable
 from hpo_ray.storage.mirror import Copier
-from hpo_ray.storage.store import Store, Unreachable
+from hpo_ray.storage.store import Store
 from hpo_ray.trainables import checkpoints
 from tests.sweeps import Command, Listener, events_of, experiment, resume, told, wait_for, written
 

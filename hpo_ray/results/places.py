@@ -5,6 +5,7 @@ Knows this machine's files and pyarrow's file systems; nothing of what the files
 
 from __future__ import annotations
 
+import contextlib
 import fnmatch
 import os
 import re
@@ -17,6 +18,7 @@ from typing import Any, BinaryIO
 from hpo_ray import journal, plain
 from hpo_ray.errors import InvalidInput, Problem
 from hpo_ray.storage import address
+from hpo_ray.storage.failures import told
 
 _MAGIC = re.compile(r"[*?\[]")
 # What Ray Tune puts into an experiment's folder: its state, readable, and a pickle that is never opened.
@@ -50,10 +52,14 @@ class Place:
         return Place(f"{self.path.rstrip('/')}/{name}" if self.path else name, self.system)
 
     def entries(self, *, links: bool = False) -> dict[str, bool]:
-        """Name -> whether it is a folder, of all that lies in it; empty if it cannot be listed.
+        """Name -> whether it is a folder, of all that lies in it; empty if it is not there, or no folder. One on this
+        machine that may not be listed is empty too.
 
         Args:
             links: Take a link to a folder for one; else it is none.
+
+        Raises:
+            InvalidInput: It is elsewhere, and cannot be reached.
         """
         try:
             if self.system is None:
@@ -63,8 +69,12 @@ class Place:
 
             listed = self.system.get_file_info(FileSelector(self.path))
             return {info.base_name: info.type == FileType.Directory for info in listed}
-        except OSError:
+        except (FileNotFoundError, NotADirectoryError):
             return {}
+        except OSError as error:
+            if self.system is None:
+                return {}
+            raise InvalidInput(Problem("run", str(told(f"{self.system.type_name}://{self.path}", error)))) from None
 
     def open(self, *names: str) -> BinaryIO:
         """A file in it, for reading; never one that lies outside.
@@ -120,13 +130,14 @@ def find(pattern: str | os.PathLike[str]) -> list[Place]:
     found = {place.path: place for place in _expand(root, parts)}
     if not found:
         expected = f"folders that hold {journal.FILE_NAME}, or Ray Tune's experiment_state-*.json"
-        raise InvalidInput(Problem("run", f"no run found at '{text}': expected {expected}"))
+        shown = address.shown(text) if address.is_uri(text) else text
+        raise InvalidInput(Problem("run", f"no run found at '{shown}': expected {expected}"))
     return [found[path] for path in sorted(found, key=lambda path: path.split("/"))]
 
 
 def _rooted(text: str) -> tuple[Place, list[str]]:
     """The folder before the first component with a wildcard, and the components from there."""
-    if "://" not in text:
+    if not address.is_uri(text):
         exact = is_run(Place(text).entries()) or is_tune(Place(text).entries())  # its name may have brackets
         head, tail = (text, []) if exact else _split(text)
         return Place(head), tail
@@ -135,11 +146,19 @@ def _rooted(text: str) -> tuple[Place, list[str]]:
     place, question, options = text.partition("?")  # in a URI it begins the options
     scheme, _, rest = place.partition("://")
     head, tail = _split(rest, re.compile(r"[*\[]"))
+    uri = f"{scheme}://{head}{question}{options}"
     try:
-        system, path = address.opened(f"{scheme}://{head}{question}{options}")
-    except (ValueError, OSError, NotImplementedError) as error:
-        raise InvalidInput(Problem("run", f"'{text}' cannot be opened: {str(error).splitlines()[0]}")) from None
-    return Place(path, None if isinstance(system, LocalFileSystem) else system), tail
+        system, path = address.opened(uri)
+        if isinstance(system, LocalFileSystem):
+            system = None
+            with contextlib.suppress(FileNotFoundError, NotADirectoryError):
+                os.scandir(path).close()
+    except OSError as error:
+        raise InvalidInput(Problem("run", str(told(uri, error)))) from None
+    except (ValueError, NotImplementedError) as error:
+        why = str(error).splitlines()[0].replace(uri, address.shown(uri))
+        raise InvalidInput(Problem("run", f"'{address.shown(text)}' cannot be opened: {why}")) from None
+    return Place(path, system), tail
 
 
 def _split(text: str, magic: re.Pattern[str] = _MAGIC) -> tuple[str, list[str]]:

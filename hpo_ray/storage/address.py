@@ -6,8 +6,11 @@ Knows URIs and pyarrow's file systems, nothing of runs. Credentials come from th
 from __future__ import annotations
 
 import re
+from collections.abc import Iterable
 from typing import Any
-from urllib.parse import parse_qs, unquote, urlsplit
+from urllib.parse import parse_qs, quote, unquote, urlsplit
+
+from hpo_ray.errors import nearest
 
 SCHEMES = ("s3", "gs", "gcs", "abfs", "abfss", "hdfs", "viewfs", "file")
 # An outage is to be noticed within seconds: the SDKs' own defaults try for up to a quarter of an hour.
@@ -15,9 +18,20 @@ CONNECT_S = 3.0
 REQUEST_S = 10.0
 ATTEMPTS = 2
 GCS_RETRY_S = 5
+_BYTES = "surrogateescape"  # a file's name need not be text
 _SECRET = re.compile(r"key|secret|password|token|signature|credential|^sig$", re.IGNORECASE)
+_AZURE = (
+    *("blob_storage_authority", "dfs_storage_authority", "enable_tls", "background_writes"),
+    *("credential_kind", "tenant_id", "client_id"),
+)
 _S3_OPTIONS = {"region", "scheme", "endpoint_override", "tls_ca_file_path"}
 _S3_FLAGS = {"allow_bucket_creation", "allow_bucket_deletion", "force_virtual_addressing"}
+_GCS = ("scheme", "endpoint_override", "retry_limit_seconds", "project_id")
+_OPTIONS = {
+    "s3": (*_S3_OPTIONS, *_S3_FLAGS, "tls_verify_certificates", "allow_delayed_open", "smart_defaults"),
+    **dict.fromkeys(("gs", "gcs"), _GCS),
+    **dict.fromkeys(("abfs", "abfss"), _AZURE),
+}
 
 
 def is_uri(text: str) -> bool:
@@ -50,20 +64,28 @@ def problem_of(uri: str) -> str:
         return f"it names no bucket: expected {scheme}://bucket/folder"
     if scheme == "file" and (parts.netloc or not parts.path.startswith("/")):
         return "expected a path from the root, with three slashes: file:///nfs/runs"
-    return ""
+    return _unknown_option(scheme, options)
+
+
+def _unknown_option(scheme: str, options: Iterable[str]) -> str:
+    known = _OPTIONS.get(scheme)
+    unknown = [name for name in options if known is not None and name not in known]
+    return f"there is no option '{unknown[0]}'; {nearest(unknown[0], known or ())}" if unknown else ""
 
 
 def join(uri: str, *names: str) -> str:
-    """The URI of something in the folder that a URI names; its options stay at the end."""
+    """The URI of something in the folder that a URI names, whatever characters the names are of; its options stay at
+    the end.
+    """
     address, question, options = uri.partition("?")
-    return "/".join((address.rstrip("/"), *names)) + question + options
+    return "/".join((address.rstrip("/"), *(quote(name, "", errors=_BYTES) for name in names))) + question + options
 
 
 def split(uri: str) -> tuple[str, str]:
-    """A URI's folder as a URI, and the name in it."""
+    """A URI's folder as a URI, and the name in it, as `join` was given it."""
     address, question, options = uri.partition("?")
     folder, _, name = address.rstrip("/").rpartition("/")
-    return folder + question + options, unquote(name)
+    return folder + question + options, unquote(name, errors=_BYTES)
 
 
 def shown(uri: str) -> str:
@@ -82,7 +104,11 @@ def opened(uri: str) -> tuple[Any, str]:
     """
     from pyarrow.fs import FileSystem
 
-    if uri.startswith("s3://"):
+    scheme, _, _ = uri.partition("://")
+    unknown = _unknown_option(scheme, parse_qs(uri.partition("?")[2], keep_blank_values=True))
+    if unknown:
+        raise ValueError(unknown)
+    if scheme == "s3":
         return _s3(uri)
     if uri.startswith(("gs://", "gcs://")) and "retry_limit_seconds=" not in uri:
         uri += f"{'&' if '?' in uri else '?'}retry_limit_seconds={GCS_RETRY_S}"
@@ -96,7 +122,7 @@ def _s3(uri: str) -> tuple[Any, str]:
 
     parts = urlsplit(uri)
     given = {name: values[-1] for name, values in parse_qs(parts.query).items()}
-    if parts.username or given.keys() - _S3_OPTIONS - _S3_FLAGS:  # credentials of one who only reads; or a mistake
+    if parts.username or given.keys() - _S3_OPTIONS - _S3_FLAGS:  # credentials of one who only reads; or rare ones
         found: tuple[Any, str] = FileSystem.from_uri(uri)
         return found
     options: dict[str, Any] = {name: value for name, value in given.items() if name in _S3_OPTIONS}

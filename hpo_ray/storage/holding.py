@@ -17,7 +17,8 @@ from hpo_ray.errors import InvalidInput, Problem
 from hpo_ray.storage import address
 from hpo_ray.storage.carrying import MANIFEST, push
 from hpo_ray.storage.copied import Copy, Diverged
-from hpo_ray.storage.store import Store, Unreachable
+from hpo_ray.storage.failures import Refused, Unreachable
+from hpo_ray.storage.store import Store
 
 KEY = "storage.uri"
 # A storage that was good and is away is tried again so often, and for so long where a run waits for it.
@@ -60,7 +61,7 @@ def claim(uri: str, run_dir: Path, say: Callable[[str], None] | None = None) -> 
         try:
             return _claim(store, run_dir)
         except Unreachable as error:
-            if say is None or time.monotonic() > deadline:
+            if say is None or isinstance(error, Refused) or time.monotonic() > deadline:
                 raise InvalidInput(Problem(KEY, _advised(error))) from None
             if not said:
                 say(f"{error}; waiting for it, {PATIENCE_S:g} s at most")
@@ -140,6 +141,7 @@ def bring(uri: str, out: Path | None) -> Path:
         try:
             data = store.read(journal.FILE_NAME)
         except FileNotFoundError:
+            store.check()
             raise InvalidInput(Problem("run", f"'{store}' is not a run: it has no {journal.FILE_NAME}")) from None
         _refuse_living(store)
         found = checkpoints(store)
@@ -209,4 +211,6 @@ def _elsewhere(store: Store, run_dir: Path) -> InvalidInput:
 
 
 def _advised(error: Unreachable) -> str:
+    if isinstance(error, Refused):
+        return str(error)
     return f"{error}; it is to be writable, with credentials from the environment or the machine's role"

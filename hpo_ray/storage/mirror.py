@@ -23,8 +23,9 @@ from hpo_ray import journal, lock
 from hpo_ray.beside import Process, stand_back
 from hpo_ray.storage.carrying import MANIFEST
 from hpo_ray.storage.copied import Copy, Diverged
+from hpo_ray.storage.failures import Unreachable
 from hpo_ray.storage.holding import PATIENCE_S, RETRY_S
-from hpo_ray.storage.store import Store, Unreachable
+from hpo_ray.storage.store import Store
 
 # A journal that grows is copied this often, but for one that takes long: at most a tenth of the time is spent copying.
 PERIOD_S = 4.0

@@ -12,15 +12,12 @@ from pathlib import Path
 from typing import Any
 
 from hpo_ray.storage import address
+from hpo_ray.storage.failures import Unreachable, told
 
 # Where a file becomes visible only when it was written to its end; elsewhere it is renamed then.
 _ATOMIC = ("s3", "gcs", "abfs")
 _CHUNK_BYTES = 8 << 20
 _PROBE = ".hpo-ray-probe"
-
-
-class Unreachable(OSError):
-    """The storage cannot be reached, or does not do what it is asked: to be tried again."""
 
 
 class Store:
@@ -103,6 +100,17 @@ class Store:
         with self._reaching():
             info = self._system.get_file_info(self._at(name))
         return None if info.mtime_ns is None or info.size is None else (info.size, info.mtime_ns)
+
+    def check(self) -> None:
+        """See that the place can be listed, be there something in it or not: a file that is missing tells less.
+
+        Raises:
+            Unreachable: It cannot, or its bucket is not there.
+        """
+        from pyarrow.fs import FileSelector
+
+        with contextlib.suppress(FileNotFoundError), self._reaching():
+            self._system.get_file_info(FileSelector(self._at("")))
 
     def files(self, folder: str) -> list[str]:
         """The names of all files below a folder, from there; empty if there is no such folder.
@@ -187,11 +195,8 @@ class Store:
         except FileNotFoundError as error:
             if missing:
                 raise
-            raise self._unreachable(error) from error
+            raise told(self.uri, error) from error
         except Unreachable:
             raise
         except (OSError, ValueError, NotImplementedError) as error:  # pyarrow's own are among these
-            raise self._unreachable(error) from error
-
-    def _unreachable(self, error: Exception) -> Unreachable:
-        return Unreachable(f"storage '{self}' cannot be reached: {' '.join(str(error).split())[:200]}")
+            raise told(self.uri, error) from error

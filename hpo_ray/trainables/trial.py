@@ -15,7 +15,8 @@ from pathlib import Path
 from typing import TypeVar
 
 from hpo_ray.storage import carrying
-from hpo_ray.storage.store import Store, Unreachable
+from hpo_ray.storage.failures import Refused, Unreachable
+from hpo_ray.storage.store import Store
 from hpo_ray.trainables import checkpoints
 from hpo_ray.trainables.faults import DiskFull, is_disk_full
 
@@ -212,12 +213,15 @@ class Trial:
 
         Raises:
             TrialStopped: The trial is to end meanwhile.
+            Refused: The storage denies it to this machine: waiting would not help.
         """
         while True:
             try:
                 return act()
             except DiskFull as error:
                 reason = f"{error}; once there is some"
+            except Refused:
+                raise
             except Unreachable as error:
                 reason = f"{error}; once it can be"
             if not self._send(Paused(reason)):
