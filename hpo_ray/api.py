@@ -133,7 +133,8 @@ def resume(
     """Go on with a run that was interrupted, stopped, failed or killed, or add trials to one that is complete.
 
     Args:
-        path: The run directory; or a run's URI, ``<storage.uri>/<name>``, from which it is brought to this machine.
+        path: The run directory; or a run's URI, ``<storage.uri>/<name>``, from which it is brought to this machine. It
+            goes on here then, unless ``ray.address=…`` among the overrides names a cluster.
         train: The objective, where the run was started with one from Python; None: what the run's journal names.
         add_trials: So many trials more than it was to have.
         overrides: What may change: ``["stop.wall_time_s=7200", "slots=1", "retry.max_retries=0"]``.

@@ -9,7 +9,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from hpo_ray import config, history, refitting
+from hpo_ray import brought, config, history, refitting
 from hpo_ray.errors import InvalidInput, Problem
 from hpo_ray.experiment import Experiment
 from hpo_ray.history import History, TrialRecord
@@ -79,7 +79,11 @@ def experiment_of(
         "prior": {},
     }
     why = "the contenders were found with it; only {may} may change"
-    return check(config.amend(data, overrides, AMENDABLE, why=why), has_objective=has_objective)
+    data, unjoined = brought.unjoined(run_dir, data, overrides)
+    document = config.amend(data, overrides, AMENDABLE, why=why)
+    if unjoined:
+        document.problems.append(Problem("ray.address", f"{unjoined}, ray.address=null takes this machine"))
+    return check(document, has_objective=has_objective)
 
 
 def standing(run: History) -> Standing:

@@ -9,7 +9,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from hpo_ray import config, history
+from hpo_ray import brought, config, history
 from hpo_ray.errors import InvalidInput, Problem
 from hpo_ray.experiment import Experiment
 from hpo_ray.preflight import check
@@ -80,4 +80,8 @@ def experiment_of(
         "storage": {"keep_checkpoints": 1},
     }
     why = "the configuration was chosen with it; only {may} may change"
-    return check(config.amend(data, overrides, AMENDABLE, why=why))
+    data, unjoined = brought.unjoined(run_dir, data, overrides)
+    document = config.amend(data, overrides, AMENDABLE, why=why)
+    if unjoined:
+        document.problems.append(Problem("ray.address", f"{unjoined}, ray.address=null takes this machine"))
+    return check(document)

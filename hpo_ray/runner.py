@@ -6,11 +6,12 @@ import contextlib
 import importlib
 import shutil
 import time
+import warnings
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from hpo_ray import config, journal, lock
+from hpo_ray import brought, config, journal, lock
 from hpo_ray.errors import InvalidInput, Problem
 from hpo_ray.experiment import Experiment
 from hpo_ray.folders import new_run_dir
@@ -91,6 +92,9 @@ def resume(
     Finished trials stay. Unfinished ones start a new attempt, which finds its last checkpoint; searcher and scheduler
     are brought back from the journal.
 
+    A run that came from a URI goes on on this machine, or on the cluster that ``ray.address=…`` among the overrides
+    names: what its journal names is told, not joined, since it would be sent this user's cluster token.
+
     Args:
         run: The run's folder; or the URI that it is kept at, from which it is brought to this machine.
         out: Of a run at a URI: the folder to bring it to; None: ``runs/<name>``.
@@ -119,7 +123,11 @@ def resume(
         message += lock.runs_out(living, lock.silent_s(run_dir))
         raise InvalidInput(Problem("run", message))
     changes = [f"storage.uri={address.split(uri)[0]}", *overrides] if uri else overrides
-    experiment = _amended(history.experiment, add_trials, changes, has_objective=objective is not None)
+    plan, unjoined = brought.unjoined(run_dir, history.experiment, overrides)
+    try:
+        experiment = _amended(plan, add_trials, changes, has_objective=objective is not None)
+    except InvalidInput as error:
+        raise InvalidInput(*error.problems, *([Problem("ray.address", unjoined)] if unjoined else [])) from None
     stored = ""
     if experiment.storage.uri is not None:
         name = address.split(uri or history.stored)[1] or run_dir.absolute().name
@@ -137,6 +145,12 @@ def resume(
             holding.catch_up(stored, run_dir, history.checkpoints)
         return history
     payload = pack(objective or objective_of(experiment))
+    if unjoined:
+        text = f"ray.address: {unjoined}; the run goes on on this machine"
+        if listener is None:
+            warnings.warn(text, stacklevel=3)
+        else:
+            listener({"event": "note", "text": text, "time": time.time()}, history)
     return _kept(Stint(experiment, payload, run_dir.absolute(), listener, stored).drive(log.events, None))
 
 

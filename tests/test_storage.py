@@ -335,6 +335,46 @@ def test_a_run_whose_driver_lives_elsewhere_is_not_taken_up(tmp_path: Path) -> N
     assert holding.bring(uri, tmp_path / "mine") == tmp_path / "mine"
 
 
+def _tried(log: Journal, trial: str, loss: float) -> None:
+    log.append("trial_suggested", trial_id=trial, config={"x": loss / 4}, config_id=trial)
+    log.append("trial_started", trial_id=trial, attempt=0)
+    log.append(
+        "trial_reported", trial_id=trial, attempt=0, fidelity=1.0, elapsed_s=1.0, metrics={"epoch": 1.0, "loss": loss}
+    )
+    log.append("trial_ended", trial_id=trial, attempt=0, status="completed")
+
+
+def test_a_run_from_a_uri_does_not_join_what_its_journal_names(tmp_path: Path) -> None:
+    uri, there, mine = f"file://{tmp_path}/store/r", tmp_path / "store" / "r", tmp_path / "mine"
+    with socket.create_server(("127.0.0.1", 0)) as strange, Journal(there) as log:
+        named = f"127.0.0.1:{strange.getsockname()[1]}"
+        strange.setblocking(False)
+        plan = experiment({"x": "uniform(0, 1)"}, "trials=2").model_dump()
+        plan["ray"]["address"], plan["slots"] = named, 10_000
+        log.append("run_started", experiment=plan, environment={})
+        # Neither at once, nor when it lies here and has not gone on.
+        for run in (uri, mine):
+            with pytest.raises(
+                InvalidInput, match=rf"slots: (?s:.*)ray\.address: '{named}' .* ray\.address={named} joins it"
+            ):
+                runner.resume(run, objective=saving(), out=mine if run == uri else None)
+        with pytest.raises(BlockingIOError):
+            strange.accept()
+        assert holding.is_brought(mine)
+        with pytest.raises(InvalidInput, match=r"nothing answers at '127\.0\.0\.1:1'") as caught:
+            runner.resume(uri, objective=saving(), out=mine, overrides=["ray.address=127.0.0.1:1"])
+        assert len(caught.value.problems) == 1
+        with Journal(mine) as ours:  # enough for a race
+            _tried(ours, "0000", 1.0)
+            _tried(ours, "0001", 2.0)
+        (mine / ".brought").write_text(str((mine / journal.FILE_NAME).stat().st_size))
+        with pytest.raises(InvalidInput, match=rf"ray\.address: '{named}' .*null takes this machine"):
+            hpo_ray.confirm(mine, saving(), top=2)
+        with Journal(mine) as ours:
+            ours.append("run_started", experiment=plan, environment={})
+        assert not holding.is_brought(mine)
+
+
 # Whole sweeps
 
 
@@ -354,12 +394,14 @@ def test_a_run_is_kept_at_a_uri_and_goes_on_from_there_in_another_folder(tmp_pat
     # It is not over: its first trial was interrupted after two epochs, and the machine is gone.
     lines = (run.run_dir / journal.FILE_NAME).read_text().splitlines(keepends=True)
     cut = next(n for n, line in enumerate(lines) if '"trial_checkpointed"' in line and '"fidelity":2' in line)
+    lines[0] = lines[0].replace('"address":null', '"address":"127.0.0.1:1"')  # … nor is the cluster that it was on
     (tmp_path / "store/r" / journal.FILE_NAME).write_text("".join(lines[: cut + 1]))
     shutil.rmtree(run.run_dir)
     path = json.loads(lines[cut])["path"]
     made = checkpoints.save(tmp_path / "x" / Path(path).parent, 2.0, lambda folder: _two(folder))
     carrying.push(there, path, made)
-    again = hpo_ray.resume(f"{base}/r", saving(), out=tmp_path / "b" / "r")
+    with pytest.warns(UserWarning, match=r"ray\.address=127\.0\.0\.1:1 joins it; the run goes on on this machine"):
+        again = hpo_ray.resume(f"{base}/r", saving(), out=tmp_path / "b" / "r")
     assert again.path == tmp_path / "b" / "r"
     assert again.frame()["status"].tolist() == ["completed"] * 3
     since = [

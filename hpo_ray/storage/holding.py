@@ -24,6 +24,8 @@ KEY = "storage.uri"
 # A storage that was good and is away is tried again so often, and for so long where a run waits for it.
 RETRY_S = 2.0
 PATIENCE_S = 300.0
+# Beside a journal that came from a URI: how long it was then.
+_BROUGHT = ".brought"
 
 
 def check_new(uri: str) -> None:
@@ -158,7 +160,8 @@ def bring(uri: str, out: Path | None) -> Path:
                     raise InvalidInput(Problem(key, f"'{run_dir}' holds another run: choose another folder with --out"))
                 if lock.holder(run_dir) is not None:
                     raise BlockingIOError
-                file.write(data[len(here) :])
+            (run_dir / _BROUGHT).write_text(str(max(len(here), len(data))))
+            file.write(data[len(here) :])
         for name in found:  # their numbers are taken: see `attempts.next_number`
             (run_dir / name).parent.mkdir(parents=True, exist_ok=True)
     except Unreachable as error:
@@ -168,6 +171,15 @@ def bring(uri: str, out: Path | None) -> Path:
     except OSError as error:
         raise InvalidInput(Problem(key, f"'{run_dir}' cannot be used: {error.strerror}")) from None
     return run_dir
+
+
+def is_brought(run_dir: Path) -> bool:
+    """Whether all that a run's journal says last came from a URI: nobody has gone on with it here since."""
+    try:
+        brought = int(plain.document(run_dir, _BROUGHT))
+        return (run_dir / journal.FILE_NAME).stat().st_size <= brought + 1  # a last line's end may be added
+    except (OSError, TypeError, ValueError):
+        return False
 
 
 def checkpoints(store: Store) -> list[str]:
