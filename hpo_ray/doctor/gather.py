@@ -16,6 +16,7 @@ from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from typing import Any
 
+from hpo_ray import errors
 from hpo_ray.doctor import facts
 from hpo_ray.environment import local_gpus
 from hpo_ray.storage import address as uris
@@ -24,7 +25,7 @@ from hpo_ray.storage import address as uris
 ANSWERS_WITHIN_S = 60.0
 _CLOCK_READINGS = 5
 # What goes to the nodes as its own text: there may be no hpo_ray there, or another one.
-TRAVEL = (facts, uris)
+TRAVEL = (facts, uris, errors)
 _HEAD = "node:__internal_head__"
 
 # Tries to come in without a token: as a process of its own, because Ray reads its mode once.
