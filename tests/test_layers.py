@@ -226,6 +226,7 @@ NO_RAY_MODULES = {
     "submission/request.py",
     "trainables/trial.py",
     "trainables/worker.py",
+    "trainables/meeting.py",
     "trainables/process.py",
     "trainables/checkpoints.py",
     "trainables/faults.py",

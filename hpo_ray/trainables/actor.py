@@ -16,7 +16,7 @@ from typing import Any
 from ray import tune
 
 from hpo_ray.trainables.peers import LAST_WORDS_S, LOOK_S, Peers, Seat
-from hpo_ray.trainables.trial import Paused, Report, TrialSpec
+from hpo_ray.trainables.trial import Paused, Ready, Report, TrialSpec
 from hpo_ray.trainables.worker import RETRY_S, TELL_S, Ended, Setup
 
 # A stopped trial's `finally` blocks may take this long before its process is killed.
@@ -62,7 +62,7 @@ class TrialActor(tune.Trainable):
             self._waiting = False
         elif not self._running:
             self._finish_unwinding()
-            self._seat.worker.run(self._peers.run(self._spec) if len(self._peers) else self._spec)
+            self._seat.worker.run(self._peers.prepare(self._spec) if len(self._peers) else self._spec)
             self._running = True
         message = self._next_message()
         self._paused = isinstance(message, Paused)
@@ -107,11 +107,14 @@ class TrialActor(tune.Trainable):
         more_s = TELL_S + RETRY_S if self._paused else 0.0  # a paused trial says so only now and then
         deadline = None if timeout_s is None else time.monotonic() + timeout_s + more_s
         while True:
-            left = math.inf if deadline is None else deadline - time.monotonic()
+            left = math.inf if deadline is None else max(deadline, self._peers.paused_until) - time.monotonic()
             look = min(left, LOOK_S) if len(self._peers) else left
             message = worker.next_message(None if look == math.inf else max(look, 0.0))
             if isinstance(message, Ended):
                 self._seat.replace_if_gone(message)
+            if isinstance(message, Ready):
+                self._peers.run(message)
+                continue
             if message is not None:
                 return message
             if len(self._peers) and self._peers.failed():

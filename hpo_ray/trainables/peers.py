@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import contextlib
 import dataclasses
-import socket
+import math
 import time
 from typing import Any
 
@@ -17,10 +17,11 @@ from ray.util.placement_group import get_current_placement_group
 from ray.util.scheduling_strategies import PlacementGroupSchedulingStrategy
 
 from hpo_ray.trainables.process import WorkerProcess
-from hpo_ray.trainables.trial import Paused, Report, TrialSpec
-from hpo_ray.trainables.worker import Ended, Setup
+from hpo_ray.trainables.trial import Paused, Ready, Report, TrialSpec
+from hpo_ray.trainables.worker import RETRY_S, TELL_S, Ended, Setup
 
-# So long the others have to come to the same report, or the same end, as the first, or to say why not.
+# So long the others have to come to the same report, or the same end, as the first, or to say why not, in a trial that
+# has no limit of its own.
 TOGETHER_S = 600.0
 LAST_WORDS_S = 3.0
 LOOK_S = 0.2
@@ -72,15 +73,19 @@ class Peer:
         """The node's address."""
         return str(ray.util.get_node_ip_address())
 
-    def run(self, spec: TrialSpec) -> Outcome:
+    def run(self, spec: TrialSpec) -> Outcome | Paused:
         """Start a trial; returns its first message."""
         self._seat.worker.run(dataclasses.replace(spec, device=self._seat.device))
         self._running = True
         return self._next()
 
-    def go_on(self) -> Outcome:
+    def go_on(self) -> Outcome | Paused:
         """Answer the last report; returns the next message."""
         self._seat.worker.decide(True)
+        return self._next()
+
+    def wait(self) -> Outcome | Paused:
+        """The message after one that says that the worker waits."""
         return self._next()
 
     def stop(self, grace_s: float) -> None:
@@ -90,13 +95,13 @@ class Peer:
             self._seat.worker.decide(False)
             self._seat.replace_if_gone(self._seat.worker.unwind(grace_s))
 
-    def _next(self) -> Outcome:
-        while isinstance(message := self._seat.worker.next_message(), Paused):
-            pass  # one with a full disk waits; the others wait for it
+    def _next(self) -> Outcome | Paused:
+        message = self._seat.worker.next_message()
         if isinstance(message, Ended):
             self._running = False
             self._seat.replace_if_gone(message)
         assert message is not None  # it is waited for without a limit
+        assert not isinstance(message, Ready)  # which the first worker alone says
         return message
 
 
@@ -107,27 +112,36 @@ class Peers:
         """Start `count` of them, in the bundles after the first."""
         self._setup = setup
         self._peers = [self._start(rank) for rank in range(1, count + 1)]
+        self._spec: TrialSpec | None = None  # the trial's, until all have begun it
+        self._together_s = TOGETHER_S
+        self.paused_until = -math.inf  # how long, on the monotonic clock, all may wait for one that waits for its disk
         self._due: dict[Any, int] = {}  # what each still has to say
         self._said: dict[int, Outcome] = {}
 
     def __len__(self) -> int:
         return len(self._peers)
 
-    def run(self, spec: TrialSpec) -> TrialSpec:
-        """Start a trial; returns the first worker's spec, which says where they meet.
+    def prepare(self, spec: TrialSpec) -> TrialSpec:
+        """Get ready for a trial; returns the first worker's spec, which says from where the others will come.
 
         Raises:
             ray.exceptions.RayError: One of them is lost.
         """
         here = ray.util.get_node_ip_address()
         alone = all(host == here for host in ray.get([peer.host.remote() for peer in self._peers]))
-        whole = dataclasses.replace(spec, meeting=f"{'127.0.0.1' if alone else here}:{_free_port()}")
-        self._said = {}
+        self._said, self._due, self.paused_until = {}, {}, -math.inf
+        self._spec = dataclasses.replace(spec, meeting=f"{'127.0.0.1' if alone else here}:0")
+        self._together_s = TOGETHER_S if spec.timeout_s is None else spec.timeout_s
+        return self._spec
+
+    def run(self, ready: Ready) -> None:
+        """Start the trial that they are prepared for as the first worker has begun it."""
+        assert self._spec is not None
+        told = dataclasses.replace(self._spec, meeting=ready.meeting, checkpoints=ready.checkpoints)
+        self._spec = None
         self._due = {
-            peer.run.remote(dataclasses.replace(whole, rank=rank, timeout_s=None)): rank
-            for rank, peer in enumerate(self._peers, 1)
+            peer.run.remote(dataclasses.replace(told, rank=rank)): rank for rank, peer in enumerate(self._peers, 1)
         }
-        return whole
 
     def go_on(self) -> None:
         self._said = {}
@@ -160,8 +174,10 @@ class Peers:
 
     def joined(self, first: Outcome) -> Ended | None:
         """Wait until all have come as far as the first worker; None if they have, else how the trial ended instead."""
-        kind, deadline = type(first), time.monotonic() + TOGETHER_S
-        while self._due and time.monotonic() < deadline and all(isinstance(said, kind) for said in self._said.values()):
+        kind, deadline = type(first), time.monotonic() + self._together_s
+        while self._due and all(isinstance(said, kind) for said in self._said.values()):
+            if time.monotonic() > max(deadline, self.paused_until):
+                break
             self._look(LOOK_S)
         if self._failures():
             return self.fate(None)
@@ -169,9 +185,10 @@ class Peers:
         if odd is None and not self._due:
             return None
         did, other = ("reported", "ended") if kind is Report else ("ended", "reported")
-        late = min(self._due.values(), default=0)
-        what = f"worker {odd} {other}" if odd is not None else f"worker {late} had not in {TOGETHER_S:g} s"
-        return Ended("failed", f"worker 0 {did}, {what}: all must report equally often", cause="exception")
+        cause, what = "exception", f"worker {odd} {other}"
+        if odd is None:
+            cause, what = "hung", f"worker {min(self._due.values())} had not {self._together_s:g} s later"
+        return Ended("failed", f"worker 0 {did}, {what}: all must report equally often", cause=cause)
 
     def stop(self, grace_s: float) -> list[Any]:
         """Begin to end a trial that waits for a verdict; returns what to wait for."""
@@ -193,6 +210,8 @@ class Peers:
     def replace_unfinished(self) -> None:
         """New ones for those that still work on a trial that is over, or are lost."""
         self._look(0.0)
+        if self._spec is not None:
+            return  # they have never begun
         for rank in range(1, len(self._peers) + 1):
             outcome = self._said.get(rank)
             if rank in self._due.values() or not isinstance(outcome, Ended) or outcome.cause in LOST:
@@ -215,11 +234,16 @@ class Peers:
         for reference in done:
             rank = self._due.pop(reference)
             try:
-                self._said[rank] = ray.get(reference)
+                said = ray.get(reference)
+                if isinstance(said, Paused):
+                    self._due[self._peers[rank - 1].wait.remote()] = rank
+                    self.paused_until = time.monotonic() + TELL_S + RETRY_S + self._together_s
+                else:
+                    self._said[rank] = said
             except ray.exceptions.RayError as error:
-                said = " ".join(str(error).split())[:300]
+                told = " ".join(str(error).split())[:300]
                 cause = "preempted" if getattr(error, "preempted", False) else "lost"
-                self._said[rank] = Ended("failed", f"its process was lost: {said}", cause=cause)
+                self._said[rank] = Ended("failed", f"its process was lost: {told}", cause=cause)
 
     def _replace(self, rank: int) -> None:
         with contextlib.suppress(ray.exceptions.RayError):
@@ -243,9 +267,3 @@ class Peers:
 def _is_consequence(end: Ended) -> bool:
     told = f"{end.reason}\n{end.traceback}".lower()
     return end.cause == "exception" and any(word.lower() in told for word in _CONSEQUENCES)
-
-
-def _free_port() -> int:
-    with socket.socket() as found:
-        found.bind(("", 0))
-        return int(found.getsockname()[1])

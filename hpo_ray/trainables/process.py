@@ -16,7 +16,7 @@ import time
 from pathlib import Path
 
 from hpo_ray.trainables import faults
-from hpo_ray.trainables.trial import Paused, Report, Splits, TrialSpec
+from hpo_ray.trainables.trial import Paused, Ready, Report, Splits, TrialSpec
 from hpo_ray.trainables.worker import Ended, Setup
 
 # This package may be importable here by an entry of sys.path alone; at the end it shadows nothing over there.
@@ -71,7 +71,7 @@ class WorkerProcess:
         """Answer the last report: let the trial go on, or raise `TrialStopped` inside it. False also ends a pause."""
         self._send(go_on)
 
-    def next_message(self, timeout_s: float | None = None) -> Report | Paused | Ended | None:
+    def next_message(self, timeout_s: float | None = None) -> Report | Paused | Ready | Ended | None:
         """The trial's next message; None if none came in time.
 
         A process that died answers with an `Ended` that names the signal or the exit code.
@@ -81,7 +81,7 @@ class WorkerProcess:
             try:
                 if not self._arrived(deadline):
                     return None
-                message: Report | Paused | Splits | Ended = self._connection.recv()
+                message: Report | Paused | Splits | Ready | Ended = self._connection.recv()
             except (EOFError, OSError):
                 message = self._died()
             if isinstance(message, Ended):
@@ -117,7 +117,7 @@ class WorkerProcess:
             message = self.next_message(left)
             if isinstance(message, Report):
                 self.decide(False)
-            elif not isinstance(message, Paused):
+            elif not isinstance(message, Paused | Ready):
                 return message
         return None
 

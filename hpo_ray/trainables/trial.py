@@ -66,7 +66,20 @@ class Splits:
     """The objective has asked how finely to split its batches: it would need less memory if told a higher number."""
 
 
-Message = Report | Paused | Splits
+@dataclass(frozen=True)
+class Ready:
+    """The first of several processes that train a trial together is about to: the others may begin.
+
+    Attributes:
+        meeting: ``host:port`` where they find each other.
+        checkpoints: What all go on from, one folder; empty: they start afresh.
+    """
+
+    meeting: str
+    checkpoints: tuple[Path, ...]
+
+
+Message = Report | Paused | Splits | Ready
 
 
 @dataclass(frozen=True)
@@ -88,7 +101,7 @@ class TrialSpec:
         micro_batches: In how many pieces the objective should split each batch; at least 1.
         rank: Which of the processes that train this trial together this one is, from 0.
         workers: How many they are.
-        meeting: ``host:port`` where they find each other; empty for one alone.
+        meeting: ``host:port`` where they find each other; port 0: the first one chooses it. Empty for one alone.
         stored: The URI that the run is kept at besides its folder; empty: none.
     """
 
@@ -134,7 +147,7 @@ class Trial:
         self._ended = False
         self._fidelity = -math.inf
         self._loaded: Path | None = None
-        self._looked = False
+        self._looked = self._asked = False
         self._splits = False
         self._store = Store(spec.stored) if spec.stored else None
         self._since: float | None = None
@@ -175,13 +188,26 @@ class Trial:
         self._fidelity = fidelity
 
     def load_checkpoint(self) -> Path | None:
-        """The folder of the newest undamaged checkpoint that an earlier attempt of this trial reported, or None."""
-        if not self._looked:
-            self._looked = True
-            self._loaded = self._undamaged()
-            if self._loaded is not None and self._reports == 0:
-                self._since = checkpoints.fidelity_of(self._loaded)
+        """The folder of the newest undamaged checkpoint that an earlier attempt of this trial reported, or None.
+
+        Where several workers train the trial, it is the same for all.
+
+        Raises:
+            RuntimeError: This one of several workers lacks the checkpoint that the first one goes on from.
+        """
+        loaded = self.newest_checkpoint()
+        if not self._asked:
+            self._asked = True
+            if loaded is not None and self._reports == 0:
+                self._since = checkpoints.fidelity_of(loaded)
                 self._reports = self._since
+        return loaded
+
+    def newest_checkpoint(self) -> Path | None:
+        """As `load_checkpoint`, which says besides that the trial goes on from there."""
+        if not self._looked:
+            self._loaded = self._undamaged()
+            self._looked = True
         return self._loaded
 
     def end(self) -> None:
@@ -235,6 +261,9 @@ class Trial:
                 wrong = checkpoints.verify(folder)
             if not wrong:
                 return folder
+            if self.rank:
+                begins = f"worker {self.rank} cannot go on from checkpoint '{folder}' as worker 0 does"
+                raise RuntimeError(f"{begins}: here {wrong}")
             sys.stdout.write(f"checkpoint '{folder}' is passed over: {wrong}\n")
         return None
 

@@ -25,8 +25,8 @@ from multiprocessing.connection import Connection
 from pathlib import Path
 
 from hpo_ray.errors import InvalidInput
-from hpo_ray.trainables import faults
-from hpo_ray.trainables.trial import Message, Paused, Splits, Trial, TrialSpec, TrialStopped
+from hpo_ray.trainables import faults, meeting
+from hpo_ray.trainables.trial import Message, Paused, Ready, Splits, Trial, TrialSpec, TrialStopped
 
 Objective = Callable[[dict, Trial], None]
 
@@ -113,14 +113,18 @@ class Worker:
         try:
             spec.dir.mkdir(parents=True, exist_ok=True)
             name = f"output-{spec.rank}.log" if spec.rank else "output.log"
-            with _output_to(spec.dir / name), _meeting_of(spec):
-                return self._train(spec)
-        except OSError as error:  # its folder cannot be written to
+            with _output_to(spec.dir / name), _meeting_of(spec) as opened:
+                return self._train(spec, opened)
+        except OSError as error:  # its folder cannot be written to, or it is cut off from its network
             return _failure(error, spec.dir)
 
-    def _train(self, spec: TrialSpec) -> Ended:
+    def _train(self, spec: TrialSpec, opened: str) -> Ended:
+        """Run the objective; `opened`: where the trial's other processes are to come to, if this one says so."""
         trial = Trial(spec, self._send)
         try:
+            if opened:
+                newest = trial.newest_checkpoint()
+                self._send(Ready(opened, () if newest is None else (newest,)))
             if self._objective is None:
                 self._objective = pickle.loads(self._setup.payload)
             self._objective(spec.config, trial)
@@ -155,7 +159,7 @@ class Worker:
             return self._pause(message)
         self._told_at = -math.inf
         self._connection.send(message)
-        return isinstance(message, Splits) or bool(self._connection.recv())
+        return isinstance(message, Splits | Ready) or bool(self._connection.recv())
 
     def _pause(self, message: Paused) -> bool:
         if time.monotonic() - self._told_at >= TELL_S:
@@ -198,20 +202,13 @@ def _failure(error: BaseException, folder: Path) -> Ended:
 
 @contextlib.contextmanager
 def _meeting_of(spec: TrialSpec):  # type: ignore[no-untyped-def]
-    """What torch.distributed looks for in the environment, where several workers train a trial together."""
-    host, _, port = spec.meeting.rpartition(":")
-    told = {"MASTER_ADDR": host, "MASTER_PORT": port, "WORLD_SIZE": str(spec.workers), "RANK": str(spec.rank)}
-    told |= {"LOCAL_RANK": "0"}  # each sees its own devices only
-    if host == "127.0.0.1":  # gloo would take the interface that the machine's name leads to
-        told |= {"GLOO_SOCKET_IFNAME": "lo", "NCCL_SOCKET_IFNAME": "lo"}
-    before = dict(os.environ)
-    os.environ.update(told if spec.meeting else {})
-    try:
-        yield
-    finally:
-        for name in told:
-            os.environ.pop(name, None)
-        os.environ.update({name: before[name] for name in told if name in before})
+    """Bring the processes of a trial that several train together; yields the address if it is this one that has it."""
+    with contextlib.ExitStack() as stack:
+        host, _, port = spec.meeting.rpartition(":")
+        opened = stack.enter_context(meeting.opened(host)) if port == "0" else ""
+        if spec.meeting:
+            stack.enter_context(meeting.variables(opened or spec.meeting, spec.rank, spec.workers))
+        yield opened
 
 
 @contextlib.contextmanager

@@ -7,6 +7,7 @@ trials or Ray.
 from __future__ import annotations
 
 import datetime
+import json
 import os
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
@@ -15,6 +16,8 @@ from typing import Any
 import numpy as np
 import torch
 from torch import Tensor, distributed, nn
+from torch.distributed import PrefixStore  # type: ignore[attr-defined]
+from torch.distributed.rendezvous import rendezvous
 
 # Values sent at once: gradients are copied to be summed, and a copy of a large model's would be large too.
 _AT_ONCE = 1 << 23
@@ -39,7 +42,10 @@ def group(device: str | torch.device) -> Iterator[None]:
         yield
         return
     backend = "nccl" if torch.device(device).type == "cuda" else "gloo"
-    distributed.init_process_group(backend, timeout=_PATIENCE)
+    store, rank, world_size = next(rendezvous("env://", timeout=_PATIENCE))
+    # Where the store outlives the group, a second one must not find what the first one left there.
+    own = PrefixStore(f"group-{store.add(f'groups-{rank}', 1)}", store)
+    distributed.init_process_group(backend, store=own, rank=rank, world_size=world_size, timeout=_PATIENCE)
     try:
         yield
     finally:
@@ -111,12 +117,17 @@ def add(*values: Tensor) -> None:
 
 
 def gathered(values: Any) -> list[Any]:
-    """Plain data of every process, by rank."""
+    """Of every process what JSON can hold, by rank; nothing of another's is executed, as a pickle would be."""
     if size() == 1:
         return [values]
-    found: list[Any] = [None] * size()
-    distributed.all_gather_object(found, values)
-    return found
+    device = "cuda" if distributed.get_backend() == "nccl" else "cpu"
+    told = torch.frombuffer(bytearray(json.dumps(values).encode()), dtype=torch.uint8).to(device)
+    sizes = [torch.zeros(1, dtype=torch.int64, device=device) for _ in range(size())]
+    distributed.all_gather(sizes, torch.tensor([told.numel()], device=device))
+    longest = max(int(n) for n in sizes)
+    found = [torch.zeros(longest, dtype=torch.uint8, device=device) for _ in sizes]
+    distributed.all_gather(found, nn.functional.pad(told, (0, longest - told.numel())))
+    return [json.loads(part[: int(n)].cpu().numpy().tobytes()) for part, n in zip(found, sizes, strict=True)]
 
 
 def _gradient(parameter: nn.Parameter) -> Tensor:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import signal
 import time
@@ -162,3 +163,113 @@ def test_the_journal_and_the_folder_are_the_first_workers(in_tmp: Path) -> None:
         "worker 1 1 2",
     ]
     assert [path.read_text() for path in folder.glob("*/rank")] == ["0"]
+
+
+def listening() -> list[str]:
+    """The addresses that this process listens on, as the kernel writes them."""
+    own = set()
+    for number in Path("/proc/self/fd").iterdir():
+        with contextlib.suppress(FileNotFoundError):
+            own.add(str(number.readlink()))
+    rows = [line.split() for kind in ("tcp", "tcp6") for line in Path(f"/proc/net/{kind}").read_text().splitlines()[1:]]
+    return [row[1] for row in rows if row[3] == "0A" and f"socket:[{row[9]}]" in own]
+
+
+def says_who_listens(config: dict[str, Any], trial: Any) -> None:
+    import torch
+    from torch import distributed
+
+    from hpo_ray.training import parallel
+
+    if config["own"]:
+        distributed.init_process_group("gloo")
+        distributed.all_reduce(torch.ones(1))
+        found = listening()
+        distributed.destroy_process_group()
+    for _ in range(0 if config["own"] else 5):  # one group after the other
+        with parallel.group(trial.device):
+            distributed.all_reduce(torch.ones(1))
+            found = listening()
+            assert parallel.gathered({"é": "x" * 5 * trial.rank}) == [{"é": ""}, {"é": "xxxxx"}]
+    (trial.dir / f"listens-{trial.rank}").write_text("\n".join(found))
+    trial.report(loss=1.0)
+
+
+def test_workers_on_one_machine_listen_on_no_network(in_tmp: Path) -> None:
+    """Not for what comes of torchrun's variables in an objective of one's own either."""
+    run = hpo_ray.run(
+        says_who_listens,
+        {"own": "choice(True, False)"},
+        searcher="grid",
+        out=in_tmp / "r",
+        overrides=[workers(2), "retry.max_retries=0"],
+    )
+    assert run.frame()["status"].tolist() == ["completed", "completed"], run.frame()["reason"].tolist()
+    found = [path.read_text().split() for path in sorted(run.path.glob("trials/*/*/listens-*"))]
+    assert [bool(addresses) for addresses in found] == [True] * 4
+    assert {address.split(":")[0] for addresses in found for address in addresses} == {"0100007F"}
+
+
+def finds_less(config: dict[str, Any], trial: Any) -> None:
+    """What the first worker goes on from is gone for the second one, on the second attempt."""
+    has_read = trial.dir / "read"
+    if trial.rank and trial.attempt == config["blind"]:
+        while not has_read.exists():
+            time.sleep(0.01)
+        (trial.dir.parent / "attempt-0" / "checkpoint-3" / "epoch").unlink()
+    saved = trial.load_checkpoint()
+    start = int((saved / "epoch").read_text()) if saved else 0
+    if not trial.rank:
+        has_read.touch()
+    for epoch in range(start + 1, 5):
+        if trial.attempt == 0 and epoch == 4:
+            raise OSError("once")
+        trial.report(
+            epoch=epoch, loss=1 / epoch, checkpoint=lambda at, epoch=epoch: (at / "epoch").write_text(f"{epoch}")
+        )
+
+
+def test_all_go_on_from_the_same_checkpoint_or_none_does(in_tmp: Path) -> None:
+    run = hpo_ray.run(
+        finds_less,
+        {"blind": 1},
+        fidelity="epoch",
+        trials=1,
+        searcher="random",
+        out=in_tmp / "r",
+        overrides=[workers(2), "retry.backoff_s=0.1"],
+    )
+    assert run.frame()["status"].tolist() == ["completed"]
+    failures = run.frame("failures")
+    lacking = failures[failures["attempt"] == 1]["reason"].astype(str)
+    told = "worker 1: RuntimeError: worker 1 cannot go on from checkpoint '.*3' as worker 0 does: here its file 'epoch'"
+    assert lacking.str.contains(told).all(), lacking.tolist()
+    reports = run.frame("reports")
+    assert reports["fidelity"].tolist() == [1, 2, 3, 4]
+    assert reports["attempt"].tolist() == [0, 0, 2, 2]  # nothing from the one that was mixed, whatever it measured
+
+
+def sleeps(config: dict[str, Any], trial: Any) -> None:
+    for epoch in range(1, 3):
+        if trial.rank == 1 and epoch == 2 and trial.attempt == 0:
+            time.sleep(100)
+        trial.report(epoch=epoch, loss=1 / epoch)
+
+
+@pytest.mark.slow
+def test_the_limit_on_a_trial_that_says_nothing_holds_for_every_worker(in_tmp: Path) -> None:
+    began = time.monotonic()
+    run = hpo_ray.run(
+        sleeps,
+        {"x": 1},
+        fidelity="epoch",
+        trials=1,
+        searcher="random",
+        out=in_tmp / "r",
+        overrides=[workers(2), "retry.timeout_s=15", "retry.backoff_s=0.1"],
+    )
+    assert run.frame()["status"].tolist() == ["completed"]
+    failure = run.frame("failures").iloc[0]
+    assert failure["cause"] == "hung"
+    assert failure["reason"].startswith("worker 0 reported, worker 1 had not 15 s later"), failure["reason"]
+    assert time.monotonic() - began < 90
