@@ -136,6 +136,9 @@ def test_a_checkpoint_travels_whole_or_not_at_all(tmp_path: Path) -> None:
     (there / "inner" / "w").write_bytes(b"")
     assert carrying.pull(store, name, there)
     assert checkpoints.verify(there) == ""
+    (there / "inner" / "w").write_bytes(bytes(256))  # as long as it was
+    assert carrying.pull(store, name, there)
+    assert checkpoints.verify(there) == ""
     (tmp_path / "store" / name / "inner" / "w").unlink()
     assert not carrying.pull(store, name, tmp_path / "third/checkpoint-1")
     (tmp_path / "store" / name / ".complete.json").write_text('{"fidelity": 1, "files": {"../../w": [0, 0]}}')
@@ -144,6 +147,44 @@ def test_a_checkpoint_travels_whole_or_not_at_all(tmp_path: Path) -> None:
     store.delete(name, first=carrying.MANIFEST)
     store.delete(name, first=carrying.MANIFEST)
     assert store.files("trials") == []
+
+
+FETCH = """
+import sys, time
+from pathlib import Path
+from hpo_ray.storage import carrying
+from hpo_ray.storage.store import Store
+
+uri, name, here, rounds = *sys.argv[1:4], int(sys.argv[4])
+print("ready", flush=True)
+sys.stdin.readline()
+for number in range(rounds):
+    folder = Path(here) / str(number) / "checkpoint-1"
+    assert carrying.pull(Store(uri), name, folder), number
+    assert [len((folder / f"{k}").read_bytes()) for k in range(6)] == [200_000] * 6
+    time.sleep(0.005)
+"""
+
+
+def test_processes_that_fetch_the_same_checkpoint_leave_it_to_each_other(tmp_path: Path) -> None:
+    name = "trials/0000/attempt-0/checkpoint-1"
+
+    def write(folder: Path) -> None:
+        for number in range(6):
+            (folder / str(number)).write_bytes(bytes(200_000))
+
+    made = checkpoints.save(tmp_path / "made", 1.0, write)
+    carrying.push(Store(f"file://{tmp_path}/store"), name, made)
+    command = [sys.executable, "-c", FETCH, f"file://{tmp_path}/store", name, str(tmp_path / "here"), "40"]
+    environment = {**os.environ, "PYTHONPATH": os.pathsep.join(sys.path)}
+    pipe = {"stdin": subprocess.PIPE, "stdout": subprocess.PIPE, "stderr": subprocess.PIPE, "text": True}
+    fetching = [subprocess.Popen(command, env=environment, **pipe) for _ in range(3)]
+    for process in fetching:
+        process.stdout.readline()
+    for process in fetching:
+        process.stdin.write("go\n")
+        process.stdin.flush()
+    assert [process.communicate(timeout=60)[1] for process in fetching] == [""] * 3
 
 
 @pytest.fixture
