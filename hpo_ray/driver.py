@@ -206,6 +206,15 @@ class Driver:
         """Whether attempts are under way."""
         return bool(self._attempts)
 
+    @property
+    def idle(self) -> bool:
+        """Whether there are attempts to be made, and Ray has found room for none."""
+        return self.running and all(trial.status != "running" for trial in self._attempts.values())
+
+    def asked(self) -> list[dict[str, float]]:
+        """What the attempt that waits for the longest asks Ray for, process by process."""
+        return bundles_of(self.experiment, next(iter(self._attempts.values())))
+
     def abandon(self, reason: str) -> None:
         """The run stops here: what still runs is interrupted."""
         for ray_id, trial in list(self._attempts.items()):

@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from hpo_ray import credentials, journal, lock
+from hpo_ray.capacity import Watch
 from hpo_ray.environment import environment, local_cpus, local_gpus
 from hpo_ray.errors import InvalidInput, Problem, RayLost, RunFailed
 from hpo_ray.experiment import Experiment
@@ -120,6 +121,7 @@ class Stint:
 
         log = self._log
         self._driver = driver = Driver(self._experiment, log, self._history, self._keeper, self._stored)
+        self._capacity = Watch(driver.asked)
         driver.replay(events)
         if self._stored:
             holding.carry(self._stored, self._history.run_dir, self._history.checkpoints, self._there)
@@ -235,6 +237,8 @@ class Stint:
             if lock.take_stop_request(self._history.run_dir) and not driver.stopping:
                 driver.stopping = "asked to stop"
             driver.look_around()
+            if note := self._capacity.look(driver.idle):
+                self._note(note)
         if driver.stopping and self._end_at is None:
             self._end_at = now + self._experiment.stop.grace_s
             self._note(f"ending: {driver.stopping}" + ("; running trials go on to their next report" * driver.running))

@@ -66,10 +66,12 @@ ALLOWED: dict[str, set[str]] = {
     "guide": {"experiment", "history", "journal", "schedulers", "searchers"},
     "attempts": {"errors", "experiment", "history", "journal"},
     "driver": {"errors", "attempts", "budgets", "experiment", "guide", "history", "journal", "keeper", "retries"},
-    "winner": {"credentials", "experiment", "history", "trainables", "storage"},
+    "capacity": set(),
+    "winner": {"errors", "attempts", "capacity", "credentials", "experiment", "history", "trainables", "storage"},
     "stint": {
         "errors",
         "bridge",
+        "capacity",
         "credentials",
         "driver",
         "environment",
@@ -203,6 +205,7 @@ ALLOWED: dict[str, set[str]] = {
 }
 RAY_ROOMS = {
     "credentials",
+    "capacity",
     "doctor",
     "submission",
     "session",
