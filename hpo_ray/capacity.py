@@ -85,7 +85,9 @@ class Watch:
         with contextlib.suppress(Exception):  # Ray's to tell, and it will
             import ray
 
-            found = shortage(self._bundles(), nodes(), ray.available_resources())
+            groups = ray.util.placement_group_table().values()
+            if any(group["state"] == "PENDING" for group in groups):  # else there is room, and a process on its way
+                found = shortage(self._bundles(), nodes(), ray.available_resources())
         self._told = bool(found)
         return f"no trial can start: {found}; waiting until there is room" if found else ""
 
